@@ -1,1 +1,22 @@
+//! Watchpost: scheduled detection queries, every alert kept, each triaged by a local model.
+//!
+//! In reading order. `pipeline` is where to begin: it tells what happens to an alert.
 
+pub mod pipeline;
+
+pub mod alert;
+pub mod clock;
+pub mod config;
+pub mod rule;
+
+pub mod datasource;
+pub mod detector;
+pub mod store;
+pub mod triage;
+pub mod webhook;
+
+pub mod http;
+pub mod telemetry;
+
+pub mod app;
+pub mod cli;
