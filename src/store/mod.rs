@@ -4,8 +4,10 @@
 //! its own, and committed together, so that a thousand rules cost one sync to disk and not a thousand. A
 //! caller hears of success only after the commit. Reads have connections of their own and never wait for it.
 
+pub mod alerts;
 mod migrations;
 pub mod outbox;
+pub mod rules;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -15,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// The database, shared by all tasks; clones are handles to the same one.
 #[derive(Clone)]
@@ -27,8 +29,18 @@ struct Inner {
     path: PathBuf,
     jobs: mpsc::SyncSender<Box<dyn Job>>,
     readers: Mutex<Vec<Connection>>,
+    signals: Signals,
     /// Held while the service runs on this store; released by the system when the process ends, however.
     _lock: Option<File>,
+}
+
+/// What waits for new work, woken by who saved it: no polling.
+#[derive(Default)]
+pub struct Signals {
+    /// An alert came into the triage queue.
+    pub alert_saved: Notify,
+    /// A delivery may be due earlier than the outbox knew.
+    pub outbox_changed: Notify,
 }
 
 /// Why the store did not do it. Nothing was changed.
@@ -77,8 +89,12 @@ impl Store {
             .name("store".into())
             .spawn(move || write_in_groups(writer, &queue))
             .map_err(|error| open_error(path, error))?;
-        let inner = Inner { path: path.to_owned(), jobs, readers: Mutex::default(), _lock: lock };
+        let inner = Inner { path: path.to_owned(), jobs, readers: Mutex::default(), signals: Signals::default(), _lock: lock };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub fn signals(&self) -> &Signals {
+        &self.inner.signals
     }
 
     pub fn path(&self) -> &Path {
