@@ -1,38 +1,25 @@
 //! The runner: what `runner.yml` says, parsed once into types that cannot be wrong.
+//!
+//! [`yaml`] makes a tree in which everything knows its place, [`read`] makes types of it and notes every problem
+//! as a [`Diagnostic`]. A section of a file is declared once, with [`section!`], where it belongs: a kind's in the
+//! kind's file, the runner's own in [`runner`].
 
-use std::fmt;
+pub mod yaml;
 
-use serde::{Serialize, Serializer};
+mod diagnostic;
+mod kind;
+mod read;
+mod runner;
+mod secret;
+mod section;
+pub mod units;
+mod url;
 
-/// A value that never shows: it prints, logs and serializes as `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The value itself, for the one place that sends it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
+pub use diagnostic::{Diagnostic, Severity, suggestion};
+pub use kind::{Kind, KindTable, tagged};
+pub use read::{Environment, Field, FromYaml, Reader, Section, Unreadable, clip, list, read_text};
+pub(crate) use runner::not_sigma;
+pub use runner::{Detector, Loaded, Runner};
+pub use secret::Secret;
+pub(crate) use section::{kinds, section};
+pub use url::Url;

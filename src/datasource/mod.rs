@@ -10,6 +10,19 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use crate::clock::Window;
+use crate::config::kinds;
+
+kinds! {
+    /// Where queries run.
+    pub enum Config: "datasource" {
+        Duckdb(duckdb::Config) = "duckdb",
+    }
+    default "duckdb"
+    planned {
+        "clickhouse", "databricks", "elasticsearch", "loki", "opensearch", "opensearch_ppl", "postgresql",
+        "victorialogs",
+    }
+}
 
 /// A store that answers detection queries.
 #[async_trait]

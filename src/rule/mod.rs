@@ -1,5 +1,8 @@
 //! Rules: what to search for, and when a result is an alert.
 
+pub mod load;
+pub mod template;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;

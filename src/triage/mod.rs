@@ -1,9 +1,11 @@
 //! What the local model and our own arithmetic make of an alert.
 
+pub mod config;
 pub mod verdict;
 
 use serde::{Deserialize, Serialize};
 
+pub use config::Config;
 pub use verdict::Verdict;
 
 /// Where the triage of one alert stands.

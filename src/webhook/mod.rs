@@ -3,10 +3,27 @@
 //! A kind is one file: its `Config`, and a [`Webhook`] that composes a message. Composing is pure, so that
 //! every kind is tested by snapshot; only `delivery` opens connections.
 
+pub mod generic;
+pub mod stdout;
+
 use std::time::Duration;
 
 use crate::alert::Alert;
+use crate::config::kinds;
 use crate::triage::Triage;
+
+kinds! {
+    /// Where alerts go.
+    pub enum Config: "webhook" {
+        Generic(generic::Config) = "generic",
+        Stdout(stdout::Config) = "stdout",
+    }
+    default "generic"
+    planned {
+        "alertmanager", "discord", "email", "forgejo", "iris", "matrix", "opsgenie", "slack", "teams", "telegram",
+        "thehive",
+    }
+}
 
 /// A destination.
 pub trait Webhook: Send + Sync {

@@ -1,0 +1,465 @@
+//! `runner.yml` as a whole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json};
+
+use super::diagnostic::Diagnostic;
+use super::read::{Environment, FromYaml, Reader, clip, read_text};
+use super::yaml::{self, Entry, Node, Value};
+use super::{section, suggestion, units};
+use crate::{datasource, triage, webhook};
+
+/// What `runner.yml` says, checked: every name that is used exists, every number is in its range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Runner {
+    pub path: PathBuf,
+    /// The folder of `path`; relative paths in the file start there.
+    pub dir: PathBuf,
+    /// Never empty; the first is the default.
+    pub datasources: Vec<(String, datasource::Config)>,
+    pub webhooks: Vec<(String, webhook::Config)>,
+    pub detectors: Vec<Detector>,
+    /// `None`: alerts are not triaged.
+    pub triage: Option<triage::Config>,
+    /// The file of our own database.
+    pub store: PathBuf,
+    /// How long one tick of a detector may take; `None` is without limit.
+    pub max_detector_time: Option<Duration>,
+}
+
+/// Rules that run together: how often, over which data, and who is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detector {
+    /// Its name in the file, by which it keeps its cursors.
+    pub key: String,
+    pub name: String,
+    /// `for` as it was written, e.g. `5m`.
+    pub for_text: String,
+    /// `for`: between two ticks, and the length of a window. 1 s to 10 years.
+    pub interval: Duration,
+    pub description: String,
+    pub tenant: String,
+    pub active: bool,
+    /// Paths and globs as they were written, relative to the runner.
+    pub rules: Vec<String>,
+    /// Names in [`Runner::webhooks`].
+    pub webhooks: Vec<String>,
+    pub data: Json,
+    /// A name in [`Runner::datasources`]; `None` is the first.
+    pub datasource: Option<String>,
+    /// How long events may take to arrive: a window is searched when it is this old.
+    pub delay: Duration,
+    /// How far back windows are searched after an outage.
+    pub max_catch_up: Duration,
+    /// For one query.
+    pub timeout: Duration,
+    /// Rows kept with an alert.
+    pub max_rows: usize,
+    /// Bytes of rows kept with an alert.
+    pub max_bytes: usize,
+}
+
+/// What came of reading a runner.
+#[derive(Debug)]
+pub struct Loaded {
+    /// `None` where there is an error among the diagnostics.
+    pub runner: Option<Runner>,
+    /// In the file's order.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Whether the file could be read at all.
+    pub is_readable: bool,
+}
+
+impl Runner {
+    /// Reads a runner, with `{env: NAME}` from this process's environment.
+    pub fn load(path: &Path) -> Loaded {
+        Self::load_with(path, &|name| std::env::var(name).ok())
+    }
+
+    /// Reads a runner, with `{env: NAME}` from `environment`.
+    pub fn load_with(path: &Path, environment: Environment<'_>) -> Loaded {
+        let shown = path.to_string_lossy();
+        match read_text(path, yaml::MAX_BYTES as u64) {
+            Ok(text) => Self::parse(path, &text, environment),
+            Err(unreadable) => Loaded {
+                runner: None,
+                is_readable: !unreadable.is_absent,
+                diagnostics: vec![unreadable.diagnostic(&shown)],
+            },
+        }
+    }
+
+    /// Reads the text of a runner that stands at `path`.
+    pub fn parse(path: &Path, text: &str, environment: Environment<'_>) -> Loaded {
+        let dir = path.parent().map(Path::to_owned).unwrap_or_default();
+        let shown = path.to_string_lossy();
+        let mut reader = Reader::new(&shown, text, &dir, Some(environment));
+        let runner = reader.parse().and_then(|root| read(&root, path, &dir, &mut reader));
+        let mut diagnostics = reader.into_diagnostics();
+        diagnostics.sort_by_key(|diagnostic| diagnostic.at);
+        let is_good = !diagnostics.iter().any(Diagnostic::is_error);
+        Loaded { runner: runner.filter(|_| is_good), diagnostics, is_readable: true }
+    }
+
+    /// The configuration in force, defaults written out and secrets as `***`.
+    pub fn to_json(&self) -> Json {
+        let named = |pairs: &mut dyn Iterator<Item = (&String, Json)>| -> Json {
+            pairs.map(|(name, value)| (name.clone(), value)).collect::<Map<_, _>>().into()
+        };
+        let mut map = Map::new();
+        let mut datasources = self.datasources.iter().map(|(name, config)| (name, config.to_json()));
+        map.insert("datasources".into(), named(&mut datasources));
+        let mut webhooks = self.webhooks.iter().map(|(name, config)| (name, config.to_json()));
+        map.insert("webhooks".into(), named(&mut webhooks));
+        let mut detectors = self.detectors.iter().map(|detector| (&detector.key, detector.to_json()));
+        map.insert("detectors".into(), named(&mut detectors));
+        map.insert("triage".into(), self.triage.as_ref().map_or(Json::Bool(false), FromYaml::to_json));
+        map.insert("store".into(), self.store.to_json());
+        map.insert("max_detector_time".into(), self.max_detector_time.to_json());
+        map.into()
+    }
+}
+
+section! {
+    /// The file itself.
+    pub struct RunnerSection {
+        /// The one datasource; several go under `datasources`. Without either: an empty `:memory:` database.
+        pub datasource: Option<datasource::Config>,
+        /// Datasources by name; the first is the default, a detector or rule says `datasource: NAME`.
+        pub datasources: Option<Named<datasource::Config>>,
+        /// Webhooks by name.
+        pub webhooks: Named<webhook::Config> = "{}",
+        /// Detectors by key.
+        pub detectors: Named<DetectorSection>,
+        /// Triage by the local model: `true`, `false`, or settings.
+        pub triage: Option<Switch>,
+        /// clickdetect's plugins; `clickagentic` is read as `triage`.
+        pub plugins: Option<Plugins>,
+        /// The file of Watchpost's own database.
+        pub store: PathBuf = "watchpost.db",
+        /// Seconds (or a duration) that one tick of a detector may take; without it there is no limit.
+        #[read(some_limit)]
+        pub max_detector_time: Option<Duration>,
+    }
+    refused {
+        "redis"
+        => "is not built yet: high availability over Redis is missing, remove the section and run one instance"
+    }
+}
+
+section! {
+    /// Rules that run together.
+    pub struct DetectorSection {
+        /// For people, e.g. `Logins, every five minutes`.
+        pub name: String,
+        /// How often it runs, and how long a window is, e.g. `30s`, `5m`, `1.5h`, `7d`, `2w`, `1mo`, `1y`.
+        pub interval: Interval as "for",
+        /// For people.
+        pub description: String = "",
+        /// Whose data it is, `{{ detector.tenant }}` in rules.
+        pub tenant: String = "default",
+        /// Whether it runs.
+        pub active: bool = "true",
+        /// Paths and globs of rule files, `**` for folders of any depth, e.g. `rules/**/*.yml`.
+        pub rules: Vec<String>,
+        /// Names of webhooks that are told.
+        #[read(webhook_names)]
+        pub webhooks: Vec<String> = "[]",
+        /// Your own values, `{{ detector.data.threshold }}` in rules.
+        pub data: Json = "{}",
+        /// Whether all its rules are Sigma rules. Only `false` so far.
+        #[read(not_sigma)]
+        pub sigma: bool = "false",
+        /// Name of the datasource; by default the first.
+        #[read(datasource_name)]
+        pub datasource: Option<String>,
+        /// How long events may take to arrive: windows end this long before now.
+        pub delay: Duration = "0s",
+        /// How far back windows are searched after an outage; what is older becomes a recorded gap.
+        pub max_catch_up: Duration = "1d",
+        /// For one query.
+        #[read(limit)]
+        pub timeout: Duration = "1m",
+        /// Rows kept with an alert; more are counted.
+        #[read(max_rows)]
+        pub max_rows: usize = "1000",
+        /// Size of the rows kept with an alert, as JSON.
+        #[read(max_bytes)]
+        pub max_bytes: usize = "4MiB",
+    }
+}
+
+fn read(root: &Node, path: &Path, dir: &Path, reader: &mut Reader<'_>) -> Option<Runner> {
+    if root.is_null() {
+        reader.error(root.at, "the file is empty: it needs `detectors`");
+        return None;
+    }
+    // Names first, from the tree: a webhook whose settings are wrong is still there.
+    let names = |key: &str| -> Vec<String> {
+        let entries = root.get(key).and_then(Node::entries).unwrap_or_default();
+        entries.iter().map(|entry| entry.key.clone()).collect()
+    };
+    reader.declare("webhook", names("webhooks"));
+    let datasources = names("datasources");
+    reader.declare("datasource", if datasources.is_empty() { vec!["default".into()] } else { datasources });
+
+    let section = RunnerSection::from_yaml(root, reader)?;
+    let datasources = match (section.datasource, section.datasources) {
+        (Some(_), Some(_)) => {
+            let at = entry(root, "datasource").map_or(root.at, |entry| entry.at);
+            reader.error(at, "`datasource` and `datasources` are both here: move the one into the other");
+            return None;
+        }
+        (Some(one), None) => vec![("default".into(), one)],
+        (None, Some(Named(many))) if !many.is_empty() => many,
+        (None, _) => {
+            let memory = datasource::Config::from_yaml(&Node::plain("{}", root.at), reader)?;
+            vec![("default".into(), memory)]
+        }
+    };
+    let triage = match (section.triage, section.plugins) {
+        (Some(_), Some(Plugins { clickagentic: Some(_) })) => {
+            let at = entry(root, "plugins").map_or(root.at, |entry| entry.at);
+            let message = "`triage` and `plugins.clickagentic` are the same section: keep `triage`";
+            reader.error(at, message);
+            return None;
+        }
+        (Some(Switch(triage)), _) => triage,
+        (None, plugins) => plugins.and_then(|plugins| plugins.clickagentic).and_then(|Switch(triage)| triage),
+    };
+    if section.detectors.0.is_empty() {
+        let at = entry(root, "detectors").map_or(root.at, |entry| entry.at);
+        reader.error(at, "there is no detector: nothing would run");
+        return None;
+    }
+    Some(Runner {
+        path: path.to_owned(),
+        dir: dir.to_owned(),
+        datasources,
+        webhooks: section.webhooks.0,
+        detectors: section.detectors.0.into_iter().map(|(key, section)| section.named(key)).collect(),
+        triage,
+        store: section.store,
+        max_detector_time: section.max_detector_time,
+    })
+}
+
+fn entry<'n>(root: &'n Node, key: &str) -> Option<&'n Entry> {
+    root.entries()?.iter().find(|entry| entry.key == key)
+}
+
+impl DetectorSection {
+    fn named(self, key: String) -> Detector {
+        Detector {
+            key,
+            name: self.name,
+            for_text: self.interval.text,
+            interval: self.interval.duration,
+            description: self.description,
+            tenant: self.tenant,
+            active: self.active,
+            rules: self.rules,
+            webhooks: self.webhooks,
+            data: self.data,
+            datasource: self.datasource,
+            delay: self.delay,
+            max_catch_up: self.max_catch_up,
+            timeout: self.timeout,
+            max_rows: self.max_rows,
+            max_bytes: self.max_bytes,
+        }
+    }
+}
+
+impl Detector {
+    fn to_json(&self) -> Json {
+        let this = self.clone();
+        let section = DetectorSection {
+            name: this.name,
+            interval: Interval { text: this.for_text, duration: this.interval },
+            description: this.description,
+            tenant: this.tenant,
+            active: this.active,
+            rules: this.rules,
+            webhooks: this.webhooks,
+            data: this.data,
+            sigma: false,
+            datasource: this.datasource,
+            delay: this.delay,
+            max_catch_up: this.max_catch_up,
+            timeout: this.timeout,
+            max_rows: this.max_rows,
+            max_bytes: this.max_bytes,
+        };
+        section.to_json()
+    }
+}
+
+/// Values by name, in the file's order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Named<T>(pub Vec<(String, T)>);
+
+impl<T: FromYaml> FromYaml for Named<T> {
+    const TYPE: &'static str = "map by name";
+
+    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(entries) = node.entries() else { return reader.refuse(node, "a map of `name: ...`") };
+        let read: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                let value = reader.within(&entry.key, |reader| match T::from_yaml(&entry.value, reader) {
+                    Some(_) if entry.key.trim().is_empty() => {
+                        reader.error(entry.at, "this has no name");
+                        None
+                    }
+                    read => read,
+                });
+                Some((entry.key.clone(), value?))
+            })
+            .collect();
+        read.into_iter().collect::<Option<_>>().map(Self)
+    }
+
+    fn to_json(&self) -> Json {
+        self.0.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()
+    }
+}
+
+/// `true`, `false` or the settings of triage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Switch(pub Option<triage::Config>);
+
+impl FromYaml for Switch {
+    const TYPE: &'static str = "boolean | triage";
+
+    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        if matches!(node.value, Value::Scalar(_)) {
+            let is_on = bool::from_yaml(node, reader)?;
+            let mut defaults = || triage::Config::from_yaml(&Node::plain("{}", node.at), reader);
+            return if is_on { defaults().map(Some).map(Self) } else { Some(Self(None)) };
+        }
+        triage::Config::from_yaml(node, reader).map(Some).map(Self)
+    }
+
+    fn to_json(&self) -> Json {
+        self.0.as_ref().map_or(Json::Bool(false), FromYaml::to_json)
+    }
+}
+
+/// clickdetect's `plugins`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plugins {
+    pub clickagentic: Option<Switch>,
+}
+
+impl FromYaml for Plugins {
+    const TYPE: &'static str = "map by name";
+
+    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(entries) = node.entries() else { return reader.refuse(node, "a map of `plugin: settings`") };
+        let mut plugins = Self { clickagentic: None };
+        let mut is_good = true;
+        for entry in entries {
+            reader.within(&entry.key, |reader| {
+                if entry.key == "clickagentic" {
+                    plugins.clickagentic = Switch::from_yaml(&entry.value, reader);
+                    is_good &= plugins.clickagentic.is_some();
+                } else {
+                    let near = suggestion(&entry.key, ["clickagentic"]);
+                    let name = clip(&entry.key);
+                    reader.error(entry.at, format!("the plugin `{name}` is not built yet; there is `clickagentic`{near}"));
+                    is_good = false;
+                }
+            });
+        }
+        is_good.then_some(plugins)
+    }
+
+    fn to_json(&self) -> Json {
+        let named = self.clickagentic.iter().map(|switch| ("clickagentic".to_owned(), switch.to_json()));
+        named.collect::<BTreeMap<_, _>>().into_iter().collect()
+    }
+}
+
+/// `for`: kept as it was written, since rules see it as `{{ interval }}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interval {
+    pub text: String,
+    pub duration: Duration,
+}
+
+impl FromYaml for Interval {
+    const TYPE: &'static str = "duration";
+
+    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = String::from_yaml(node, reader)?;
+        match units::duration(&text) {
+            Ok(duration) if duration >= Duration::from_secs(1) => Some(Self { text, duration }),
+            Ok(_) => reader.refuse(node, "at least `1s`"),
+            Err(message) => {
+                reader.error(node.at, message);
+                None
+            }
+        }
+    }
+
+    fn to_json(&self) -> Json {
+        self.text.as_str().into()
+    }
+}
+
+fn webhook_names(node: &Node, reader: &mut Reader<'_>) -> Option<Vec<String>> {
+    let names = Vec::<String>::from_yaml(node, reader)?;
+    let items = match &node.value {
+        Value::List(items) => items.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    let mut is_good = true;
+    for (index, (name, item)) in names.iter().zip(items).enumerate() {
+        is_good &= reader.within_item(index, |reader| reader.check_name("webhook", name, item.at));
+    }
+    is_good.then_some(names)
+}
+
+fn datasource_name(node: &Node, reader: &mut Reader<'_>) -> Option<Option<String>> {
+    let name = String::from_yaml(node, reader)?;
+    reader.check_name("datasource", &name, node.at).then_some(Some(name))
+}
+
+/// `sigma: true` is known and not built yet.
+pub(crate) fn not_sigma(node: &Node, reader: &mut Reader<'_>) -> Option<bool> {
+    if bool::from_yaml(node, reader)? {
+        reader.error(node.at, "Sigma rules are not built yet: write the query as `rule` and remove `sigma`");
+        return None;
+    }
+    Some(false)
+}
+
+fn limit(node: &Node, reader: &mut Reader<'_>) -> Option<Duration> {
+    let limit = Duration::from_yaml(node, reader)?;
+    if limit.is_zero() { reader.refuse(node, "more than nothing, e.g. `30s`") } else { Some(limit) }
+}
+
+fn some_limit(node: &Node, reader: &mut Reader<'_>) -> Option<Option<Duration>> {
+    limit(node, reader).map(Some)
+}
+
+fn max_rows(node: &Node, reader: &mut Reader<'_>) -> Option<usize> {
+    let rows = usize::from_yaml(node, reader)?;
+    if (1..=1_000_000).contains(&rows) { Some(rows) } else { reader.refuse(node, "between 1 and 1000000") }
+}
+
+fn max_bytes(node: &Node, reader: &mut Reader<'_>) -> Option<usize> {
+    let size = String::from_yaml(node, reader)?;
+    match units::bytes(&size) {
+        Ok(bytes) if (1_000..=1 << 30).contains(&bytes) => usize::try_from(bytes).ok(),
+        Ok(_) => reader.refuse(node, "between `1KB` and `1GiB`"),
+        Err(message) => {
+            reader.error(node.at, message);
+            None
+        }
+    }
+}

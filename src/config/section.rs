@@ -1,0 +1,162 @@
+//! One declaration of a section makes its struct, its reader, its defaults and its reference table.
+
+/// Declares a configuration section.
+///
+/// ```ignore
+/// section! {
+///     /// An HTTP receiver.
+///     pub struct Config {
+///         /// Where alerts are posted, e.g. `https://soc.example/alerts`.
+///         pub url: Url,                                 // required: no default, not an Option
+///         /// For the whole exchange.
+///         pub timeout: Duration = "10s",                // a default, as it would be written
+///         /// How often.
+///         #[read(interval)]                             // read by this function instead of `FromYaml`
+///         pub interval: Duration as "for",              // another key than the field's name
+///         pub template: Option<String>,
+///     }
+///     refused { "proxy", "ca_cert" => "is not built yet" }
+/// }
+/// ```
+///
+/// Doc comments are the operator's reference.
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])*
+        $vis:vis struct $name:ident {
+            $(
+                $(#[doc = $doc:literal])*
+                $(#[read($read:path)])?
+                $field_vis:vis $field:ident : $type:ty $(as $key:literal)? $(= $default:literal)?
+            ),* $(,)?
+        }
+        $(refused { $($refused:literal),* => $why:literal })*
+    ) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Debug, PartialEq)]
+        $vis struct $name {
+            $( $(#[doc = $doc])* $field_vis $field: $type, )*
+        }
+
+        impl $crate::config::Section for $name {
+            const ABOUT: &'static str = concat!($($about, "\n"),*);
+            const FIELDS: &'static [$crate::config::Field] = &[$(
+                $crate::config::Field {
+                    name: $crate::config::section!(@key $field $($key)?),
+                    kind: <$type as $crate::config::FromYaml>::TYPE,
+                    required: !<$type as $crate::config::FromYaml>::OPTIONAL
+                        && $crate::config::section!(@default $($default)?).is_none(),
+                    default: $crate::config::section!(@default $($default)?),
+                    doc: concat!($($doc, "\n"),*),
+                },
+            )*];
+            const REFUSED: &'static [(&'static str, &'static str)] = &[$($( ($refused, $why), )*)*];
+        }
+
+        impl $crate::config::FromYaml for $name {
+            const TYPE: &'static str = "section";
+
+            fn from_yaml(
+                node: &$crate::config::yaml::Node,
+                reader: &mut $crate::config::Reader<'_>,
+            ) -> Option<Self> {
+                use $crate::config::Section;
+                let entries = reader.section(node, Self::FIELDS, Self::REFUSED)?;
+                let mut fields = Self::FIELDS.iter();
+                // Every field is read before the first failed one ends the reading.
+                $(
+                    let $field: Option<$type> = reader.field(
+                        entries,
+                        node,
+                        fields.next().expect("the table has a row for each field"),
+                        $crate::config::section!(@read $type $(, $read)?),
+                    );
+                )*
+                Some(Self { $( $field: $field?, )* })
+            }
+
+            fn to_json(&self) -> serde_json::Value {
+                let mut map = serde_json::Map::new();
+                $(
+                    map.insert(
+                        $crate::config::section!(@key $field $($key)?).to_owned(),
+                        $crate::config::FromYaml::to_json(&self.$field),
+                    );
+                )*
+                map.into()
+            }
+        }
+    };
+    (@key $field:ident) => { stringify!($field) };
+    (@key $field:ident $key:literal) => { $key };
+    (@default) => { None::<&'static str> };
+    (@default $default:literal) => { Some($default) };
+    (@read $type:ty) => { <$type as $crate::config::FromYaml>::from_yaml };
+    (@read $type:ty, $read:path) => { $read };
+}
+
+/// Declares a family's configuration: one variant a kind, tagged by `type` in the file. The only list of kinds.
+///
+/// `planned` kinds are known from clickdetect and refused with that reason.
+macro_rules! kinds {
+    (
+        $(#[doc = $about:literal])*
+        $vis:vis enum $name:ident : $family:literal {
+            $( $variant:ident($config:ty) = $kind:literal ),* $(,)?
+        }
+        default $default:literal
+        planned { $($planned:literal),* $(,)? }
+    ) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Debug, PartialEq)]
+        $vis enum $name {
+            $( $variant($config), )*
+        }
+
+        impl $name {
+            /// Every kind, in the order of reference pages.
+            pub const KINDS: &'static [$crate::config::Kind] = &[$(
+                $crate::config::Kind {
+                    name: $kind,
+                    about: <$config as $crate::config::Section>::ABOUT,
+                    fields: <$config as $crate::config::Section>::FIELDS,
+                },
+            )*];
+
+            /// The kind's name, as `type` says it.
+            pub fn kind(&self) -> &'static str {
+                match self { $( Self::$variant(_) => $kind, )* }
+            }
+        }
+
+        impl $crate::config::FromYaml for $name {
+            const TYPE: &'static str = $family;
+
+            fn from_yaml(
+                node: &$crate::config::yaml::Node,
+                reader: &mut $crate::config::Reader<'_>,
+            ) -> Option<Self> {
+                let known = $crate::config::KindTable {
+                    family: $family,
+                    kinds: Self::KINDS,
+                    default: $default,
+                    planned: &[$($planned),*],
+                };
+                let (kind, settings) = known.choose(node, reader)?;
+                match kind {
+                    $( $kind => <$config as $crate::config::FromYaml>::from_yaml(&settings, reader).map(Self::$variant), )*
+                    _ => None,
+                }
+            }
+
+            fn to_json(&self) -> serde_json::Value {
+                let (kind, settings) = match self {
+                    $( Self::$variant(config) => ($kind, $crate::config::FromYaml::to_json(config)), )*
+                };
+                $crate::config::tagged(kind, settings)
+            }
+        }
+    };
+}
+
+pub(crate) use {kinds, section};

@@ -1,0 +1,110 @@
+//! The `triage:` section.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use crate::config::yaml::Node;
+use crate::config::{FromYaml, Reader, Secret, Url, section, suggestion, units};
+
+section! {
+    /// Has every alert judged by a model. `triage: true` takes all defaults; clickdetect's `plugins.clickagentic`
+    /// is read as this section.
+    pub struct Config {
+        /// Who answers; `local` is a model inside this process.
+        pub provider: Provider = "local",
+        /// Name of a model in `models/models.toml`, or path of a GGUF file.
+        pub model: String = "SmolLM2-135M-Instruct",
+        /// Key for a provider that needs one, e.g. `{env: TOKEN}`.
+        pub token: Option<Secret>,
+        /// Address of a provider that has one.
+        pub base_url: Option<Url>,
+        /// What is known to be harmless, in words, e.g. `Scanner 10.0.0.5 runs daily. Ignore alerts where source_ip
+        /// is 10.0.0.5.`
+        pub false_positive: Option<String>,
+        /// Whether the model may think aloud first. Only `false` so far.
+        #[read(think)]
+        pub think: bool = "false",
+        /// Rules below this level are not triaged, 1-100.
+        #[read(level)]
+        pub from_level: u8 = "1",
+        /// Ids of rules that are not triaged.
+        pub ids: Vec<String> = "[]",
+        /// An alert whose verdict takes longer goes out without it; the verdict follows.
+        #[read(deadline)]
+        pub deadline: Duration = "30s",
+        /// Threads of the model; by default one for each core.
+        #[read(threads)]
+        pub threads: Option<usize>,
+        /// Memory that the model may use, in bytes, e.g. `2GiB`; by default what it needs.
+        #[read(memory)]
+        pub memory_limit: Option<u64>,
+    }
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    Local,
+}
+
+impl FromYaml for Provider {
+    const TYPE: &'static str = "provider";
+
+    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        const PLANNED: [&str; 7] =
+            ["openai", "anthropic", "google", "huggingface", "ollama", "openrouter", "deepseek"];
+        let name = String::from_yaml(node, reader)?;
+        if name == "local" {
+            return Some(Self::Local);
+        }
+        if PLANNED.contains(&name.as_str()) {
+            reader.error(node.at, format!("the provider `{name}` is not built yet; there is `local`"));
+            return None;
+        }
+        let near = suggestion(&name, PLANNED.into_iter().chain(["local"]));
+        reader.refuse(node, &format!("a provider; there is `local`{near}"))
+    }
+
+    fn to_json(&self) -> Json {
+        "local".into()
+    }
+}
+
+fn think(node: &Node, reader: &mut Reader<'_>) -> Option<bool> {
+    if bool::from_yaml(node, reader)? {
+        reader.error(node.at, "thinking is not built yet: write `false`");
+        return None;
+    }
+    Some(false)
+}
+
+fn level(node: &Node, reader: &mut Reader<'_>) -> Option<u8> {
+    let level = u64::from_yaml(node, reader)?;
+    match u8::try_from(level) {
+        Ok(level @ 1..=100) => Some(level),
+        _ => reader.refuse(node, "a level from 1 to 100"),
+    }
+}
+
+fn deadline(node: &Node, reader: &mut Reader<'_>) -> Option<Duration> {
+    let deadline = Duration::from_yaml(node, reader)?;
+    let fits = (Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(&deadline);
+    if fits { Some(deadline) } else { reader.refuse(node, "between 0.1s and 1d") }
+}
+
+fn threads(node: &Node, reader: &mut Reader<'_>) -> Option<Option<usize>> {
+    let threads = usize::from_yaml(node, reader)?;
+    if (1..=1024).contains(&threads) { Some(Some(threads)) } else { reader.refuse(node, "between 1 and 1024") }
+}
+
+fn memory(node: &Node, reader: &mut Reader<'_>) -> Option<Option<u64>> {
+    let size = String::from_yaml(node, reader)?;
+    match units::bytes(&size) {
+        Ok(bytes) => Some(Some(bytes)),
+        Err(message) => {
+            reader.error(node.at, message);
+            None
+        }
+    }
+}
