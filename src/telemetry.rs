@@ -1,1 +1,24 @@
-//! telemetry
+//! Log set-up: to standard error, as text for people or JSON lines for collectors.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Starts logging. `verbose` shows our own debug messages; `WATCHPOST_LOG` (e.g. `warn` or
+/// `watchpost::detector=debug`) says it finer.
+pub fn start(verbose: bool, format: LogFormat) {
+    let default = if verbose { "warn,watchpost=debug" } else { "warn,watchpost=info" };
+    let filter = EnvFilter::try_from_env("WATCHPOST_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
