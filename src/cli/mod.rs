@@ -1,1 +1,3 @@
-//! cli
+//! The verbs.
+
+pub mod check;
