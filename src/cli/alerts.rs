@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{Failure, GOOD, StoreArgs, table};
+use super::{Code, Failure, StoreArgs, table};
 use crate::store::alerts::{self, Stored};
 use crate::text::escape;
 use crate::triage::Triage;
@@ -22,7 +22,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> Result<u8, Failure> {
+pub fn run(args: Args) -> Result<Code, Failure> {
     let store = args.store.open()?;
     let found = match &args.id {
         None => store.read_here(|connection| alerts::list(connection, args.limit))?,
@@ -46,7 +46,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         let header = ["fired at", "level", "rule", "window", "rows", "severity", "false positive", "id"];
         writeln!(out, "{}", table(&header, found.iter().map(row)))?;
     }
-    Ok(GOOD)
+    Ok(Code::Good)
 }
 
 fn row(stored: &Stored) -> [String; 8] {

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{Failure, GOOD, StoreArgs, table};
+use super::{Code, Failure, StoreArgs, table};
 use crate::clock::{Clock, Timestamp};
 use crate::store::outbox::{self, Listed};
 use crate::text::escape;
@@ -33,7 +33,7 @@ enum Verb {
     },
 }
 
-pub fn run(args: Args) -> Result<u8, Failure> {
+pub fn run(args: Args) -> Result<Code, Failure> {
     let store = args.store.open()?;
     let mut out = std::io::stdout().lock();
     if let Some(Verb::Retry { id }) = args.verb {
@@ -50,7 +50,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             return Err(Failure::cannot_run(format!("no dead delivery `{}`", escape(&id))));
         }
         writeln!(out, "{retried} due again")?;
-        return Ok(GOOD);
+        return Ok(Code::Good);
     }
     let found = store.read_here(|connection| outbox::list(connection, args.dead, args.limit))?;
     if args.json {
@@ -63,7 +63,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         let header = ["id", "webhook", "alert", "kind", "state", "attempts", "next attempt", "last answer"];
         writeln!(out, "{}", table(&header, found.iter().map(row)))?;
     }
-    Ok(GOOD)
+    Ok(Code::Good)
 }
 
 fn row(delivery: &Listed) -> [String; 8] {

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{Failure, GOOD, StoreArgs};
+use super::{Code, Failure, StoreArgs};
 use crate::store::rules;
 
 #[derive(clap::Args)]
@@ -17,7 +17,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> Result<u8, Failure> {
+pub fn run(args: Args) -> Result<Code, Failure> {
     let gaps = args.store.open()?.read_here(|connection| rules::gaps(connection, args.limit))?;
     let mut out = std::io::stdout().lock();
     if gaps.is_empty() && !args.json {
@@ -31,5 +31,5 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             writeln!(out, "{window}  {detector}/{rule}  {reason}")?;
         }
     }
-    Ok(GOOD)
+    Ok(Code::Good)
 }

@@ -1,7 +1,7 @@
 //! The command line: one file per verb.
 
 mod alerts;
-mod check;
+pub mod check;
 mod deliveries;
 mod demo;
 mod gaps;
@@ -14,9 +14,13 @@ mod triage;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+pub use check::Code;
+
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Runner;
+use crate::rule::load::RuleSet;
+use crate::rule::template;
 use crate::store::{Access, Store};
 
 /// Scheduled detection over the logs you already have, with every alert triaged by a local model.
@@ -100,18 +104,24 @@ impl StoreArgs {
 /// Why a verb ended without doing its work, and the exit code that says so.
 #[derive(Debug)]
 pub struct Failure {
-    code: u8,
+    code: Code,
     message: String,
     is_closed_pipe: bool,
 }
 
 impl Failure {
-    fn new(code: u8, message: impl std::fmt::Display) -> Self {
+    fn new(code: Code, message: impl std::fmt::Display) -> Self {
         Self { code, message: message.to_string(), is_closed_pipe: false }
     }
 
     fn cannot_run(error: impl std::fmt::Display) -> Self {
-        Self::new(CANNOT_RUN, error)
+        Self::new(Code::CannotRun, error)
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
     }
 }
 
@@ -130,8 +140,8 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let code = if error.use_stderr() { CANNOT_RUN } else { GOOD };
-            return if error.print().is_ok() { code.into() } else { CANNOT_RUN.into() };
+            let code = if error.print().is_err() || error.use_stderr() { Code::CannotRun } else { Code::Good };
+            return code.into();
         }
     };
     let result = match cli.verb.unwrap_or(Verb::Run(cli.run)) {
@@ -150,7 +160,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code.into(),
         // `watchpost alerts | head`: the reader has seen enough.
-        Err(failure) if failure.is_closed_pipe => GOOD.into(),
+        Err(failure) if failure.is_closed_pipe => Code::Good.into(),
         Err(failure) => {
             eprintln!("watchpost: {}", failure.message);
             failure.code.into()
@@ -164,15 +174,20 @@ fn load(path: &Path) -> Result<Runner, Failure> {
     for diagnostic in &loaded.diagnostics {
         eprintln!("{diagnostic}");
     }
-    let code = if loaded.is_readable { CONFIGURATION } else { CANNOT_RUN };
+    let code = if loaded.is_readable { Code::Configuration } else { Code::CannotRun };
     loaded.runner.ok_or_else(|| Failure::new(code, format!("`{}` cannot be used", path.display())))
 }
 
-const GOOD: u8 = 0;
-const FINDINGS: u8 = 1;
-const RULES: u8 = 2;
-const CONFIGURATION: u8 = 3;
-const CANNOT_RUN: u8 = 4;
+/// The rules of every detector; every problem in them on standard error.
+fn load_rules(runner: &Runner) -> Vec<RuleSet> {
+    let environment = template::environment();
+    let sets: Vec<_> =
+        runner.detectors.iter().map(|detector| RuleSet::load(runner, detector, &environment)).collect();
+    for diagnostic in sets.iter().flat_map(RuleSet::all_diagnostics) {
+        eprintln!("{diagnostic}");
+    }
+    sets
+}
 
 /// Rows under a header, without lines that a terminal's copy would carry along.
 fn table<const N: usize>(header: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> comfy_table::Table {

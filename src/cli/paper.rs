@@ -5,22 +5,22 @@ use std::io::{self, Write as _};
 use clap::Command;
 use clap_complete::Shell;
 
-use super::{Failure, GOOD};
+use super::{Code, Failure};
 
 #[derive(clap::Args)]
 pub struct CompletionArgs {
     shell: Shell,
 }
 
-pub fn completions(args: CompletionArgs, command: &mut Command) -> Result<u8, Failure> {
+pub fn completions(args: CompletionArgs, command: &mut Command) -> Result<Code, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, command, "watchpost", &mut script);
     io::stdout().write_all(&script)?;
-    Ok(GOOD)
+    Ok(Code::Good)
 }
 
 /// One page in roff: the command, then every verb with its options.
-pub fn manual(command: Command) -> Result<u8, Failure> {
+pub fn manual(command: Command) -> Result<Code, Failure> {
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
     for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
@@ -32,5 +32,5 @@ pub fn manual(command: Command) -> Result<u8, Failure> {
         verb.render_options_section(&mut page)?;
     }
     io::stdout().write_all(&page)?;
-    Ok(GOOD)
+    Ok(Code::Good)
 }

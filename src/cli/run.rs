@@ -5,9 +5,11 @@ use std::io::Write as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{CONFIGURATION, Failure, FINDINGS, GOOD, RULES, RunnerArgs};
+use super::{Code, Failure, RunnerArgs};
 use crate::app::{App, Options};
 use crate::clock::Clock;
+use crate::config::Runner;
+use crate::rule::load::RuleSet;
 use crate::telemetry::{self, LogFormat};
 use crate::text::escape;
 
@@ -30,33 +32,30 @@ pub struct Args {
     log: LogFormat,
 }
 
-pub fn run(args: Args) -> Result<u8, Failure> {
+pub fn run(args: Args) -> Result<Code, Failure> {
     let path = args.runner.path();
     let runner = super::load(&path)?;
-    let rules = runner.load_rules();
-    let mut broken = 0;
-    for diagnostic in rules.iter().flat_map(|set| set.diagnostics()) {
-        eprintln!("{diagnostic}");
-        broken += usize::from(diagnostic.is_error());
-    }
+    let rules = super::load_rules(&runner);
+    let broken: usize = rules.iter().map(|set| set.broken.len()).sum();
     if args.strict && broken > 0 {
-        return Err(Failure::new(RULES, format!("{broken} problems in rules, and --strict was given")));
+        let message = format!("{broken} broken rule files, and --strict was given");
+        return Err(Failure::new(Code::Rules, message));
     }
     if rules.iter().all(|set| set.rules.is_empty()) {
-        return Err(Failure::new(CONFIGURATION, "there is no rule to run"));
+        return Err(Failure::new(Code::Configuration, "there is no rule to run"));
     }
     telemetry::start(args.verbose, args.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let options = Options { clock: Clock::system(), ..Options::default() };
     if args.dry_run {
-        return runtime.block_on(dry_run(App::for_dry_run(runner, rules, options)?));
+        return runtime.block_on(dry_run(runner, rules, options));
     }
     runtime.block_on(async {
-        let app = App::open(runner, rules, options).map_err(Failure::cannot_run)?;
+        let app = App::open(runner, rules, options).await?;
         let shutdown = CancellationToken::new();
         stop_on_signal(shutdown.clone())?;
         app.run(shutdown).await;
-        Ok(GOOD)
+        Ok(Code::Good)
     })
 }
 
@@ -82,7 +81,12 @@ fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn dry_run(app: App) -> Result<u8, Failure> {
+async fn dry_run(mut runner: Runner, rules: Vec<RuleSet>, options: Options) -> Result<Code, Failure> {
+    // A store that is thrown away, and no model: nothing is kept, nothing is asked.
+    let scratch = tempfile::tempdir()?;
+    runner.store = scratch.path().join("dry-run.db");
+    runner.triage = None;
+    let app = App::open(runner, rules, options).await?;
     let mut fired = 0;
     let mut failed = 0;
     let mut out = std::io::stdout();
@@ -101,8 +105,8 @@ async fn dry_run(app: App) -> Result<u8, Failure> {
         }
     }
     match (failed, fired) {
-        (0, 0) => Ok(FINDINGS),
-        (0, _) => Ok(GOOD),
+        (0, 0) => Ok(Code::Findings),
+        (0, _) => Ok(Code::Good),
         _ => Err(Failure::cannot_run(format!("{failed} rules could not be searched"))),
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use serde_json::json;
 
-use super::{Failure, GOOD, StoreArgs, table};
+use super::{Code, Failure, StoreArgs, table};
 use crate::clock::Timestamp;
 use crate::store::{alerts, outbox, rules};
 use crate::text::escape;
@@ -18,7 +18,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> Result<u8, Failure> {
+pub fn run(args: Args) -> Result<Code, Failure> {
     let store = args.store.open()?;
     let standings = store.read_here(rules::standings)?;
     let broken = store.read_here(rules::broken)?;
@@ -37,7 +37,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             "deliveries": {"due": due, "dead": dead},
         });
         writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
-        return Ok(GOOD);
+        return Ok(Code::Good);
     }
     let header = ["detector", "rule", "searched to", "searches", "failures", "overlaps", "last error"];
     let rows = standings.iter().map(|rule| {
@@ -58,7 +58,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         writeln!(out, "left out of `{}`: {}: {}", escape(detector), escape(path), escape(problem))?;
     }
     writeln!(out, "waiting for triage: {waiting}; deliveries due: {due}, dead: {dead}")?;
-    Ok(GOOD)
+    Ok(Code::Good)
 }
 
 fn time(at: Timestamp) -> String {

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Failure, GOOD, RunnerArgs};
+use super::{Code, Failure, RunnerArgs};
 use crate::alert::Alert;
 use crate::app;
 use crate::clock::Clock;
@@ -22,7 +22,7 @@ pub struct Args {
     model: Option<String>,
 }
 
-pub fn run(args: Args) -> Result<u8, Failure> {
+pub fn run(args: Args) -> Result<Code, Failure> {
     let (text, shown) = match &args.alert {
         Some(path) => {
             let shown = path.display().to_string();
@@ -39,7 +39,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let verdict = runtime.block_on(triager.triage(&alert, LIMIT)).map_err(Failure::cannot_run)?;
     writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&verdict)?)?;
-    Ok(GOOD)
+    Ok(Code::Good)
 }
 
 /// The runner's triage section; its defaults where there is no runner, or one without it.

@@ -153,9 +153,12 @@ impl Search {
         }
     }
 
-    /// The rule's name, for people.
-    pub fn rule_name(&self) -> &str {
-        &self.rule.name
+    pub fn rule_id(&self) -> &str {
+        &self.rule.id
+    }
+
+    pub fn detector_key(&self) -> &str {
+        &self.watch.detector.key
     }
 
     /// Searches what is due at `due`. Shutdown drops the query and leaves the cursor where it was.
