@@ -1,18 +1,27 @@
 //! Local inference: a GGUF model, in this process, on this CPU, with answers that always fit their JSON schema.
 //!
-//! Everything is synchronous and `Send`; a [`Model`] belongs to one thread at a time. The crate knows nothing of
-//! alerts. Reading order: [`request`] (what goes in and comes out), [`source`], [`gguf`] (a hostile file cannot
-//! hurt us), `tokenizer` and `chat` (data text can never become a control token), [`model`] (the sequence of
-//! one request).
+//! Everything is synchronous and `Send`; a [`Model`] works on one request at a time. The crate knows nothing of
+//! alerts. In reading order:
 
-pub mod error;
+mod bench;
+mod chat;
+mod constraint;
+mod error;
 pub mod gguf;
-pub mod model;
-pub mod request;
-pub mod source;
+mod memory;
+mod model;
+mod network;
+mod prefix;
+mod request;
+mod sample;
+mod source;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
 
+pub use bench::Bench;
 pub use error::{GenerateError, LoadError};
 pub use gguf::Info;
-pub use model::{Bench, Model, Options};
+pub use model::{Model, Options};
 pub use request::{Completion, Control, Prompt, Request, Sampling};
 pub use source::Source;
