@@ -16,20 +16,21 @@ use crate::detector::{Found, Search, SearchError, Source, TriagePolicy, Watch, s
 use crate::pipeline::Pipeline;
 use crate::rule::load::{Broken, RuleSet};
 use crate::rule::template::{self, Query};
-use crate::store::{Access, Store, outbox, rules};
+use crate::store::{Access, Store, rules};
 use crate::triage::{self, Triager};
-use crate::webhook::{self, Webhook, delivery::Delivery, stdout::Terminal};
+use crate::webhook::delivery::{self, Delivery, Print};
+use crate::webhook::{self, Webhook};
 
 /// What the command line decides.
 pub struct Options {
     pub clock: Clock,
     /// Where the `stdout` webhook writes.
-    pub terminal: Terminal,
+    pub print: Print,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Clock::system(), terminal: Terminal::stdout() }
+        Self { clock: Clock::system(), print: delivery::to_stdout() }
     }
 }
 
@@ -47,7 +48,7 @@ impl App {
     ///
     /// `rules` holds the rules of each detector, in the runner's order.
     pub async fn open(runner: Runner, rules: Vec<RuleSet>, options: Options) -> anyhow::Result<Self> {
-        let Options { clock, terminal } = options;
+        let Options { clock, print } = options;
         let store = Store::open(&runner.store, Access::Service)?;
         let sources: Vec<_> = runner
             .datasources
@@ -100,20 +101,15 @@ impl App {
         }
         let triager = runner.triage.as_ref().map(|config| triager(config, &runner.dir));
         let pipeline = Pipeline { store: store.clone(), clock, triager, triage_limit: TRIAGE_LIMIT };
-        let delivery = Delivery::new(store.clone(), webhooks, clock, terminal)?;
-        let app = Self { store, clock, detectors, pipeline, delivery };
-        app.recover(broken).await?;
-        Ok(app)
+        let delivery = Delivery::new(store.clone(), webhooks, http, clock, print);
+        // The first write: a store that is read-only or on a full disk is found out here.
+        let written = store.write(move |tx| rules::set_broken(tx, &broken)).await;
+        written.with_context(|| format!("`{}` cannot be written to", store.path().display()))?;
+        Ok(Self { store, clock, detectors, pipeline, delivery })
     }
 
-    /// What an earlier process left half-way is taken up again.
-    async fn recover(&self, broken: Vec<(String, String, String)>) -> anyhow::Result<()> {
-        let now = self.clock.now().as_millisecond();
-        let written = self.store.write(move |tx| {
-            outbox::recover(tx, now)?;
-            rules::set_broken(tx, &broken)
-        });
-        written.await.context("the store cannot be written to")
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Runs until `shutdown`, then stops in this order: schedule and queries (their windows stay), triage,

@@ -11,10 +11,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. `verbose` shows our own debug messages; `WATCHPOST_LOG` (e.g. `warn` or
-/// `watchpost::detector=debug`) says it finer.
-pub fn start(verbose: bool, format: LogFormat) {
-    let default = if verbose { "warn,watchpost=debug" } else { "warn,watchpost=info" };
+/// Starts logging. `default` says what is shown, e.g. `warn,watchpost=info`; the variable `WATCHPOST_LOG` has
+/// the last word.
+pub fn start(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_env("WATCHPOST_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

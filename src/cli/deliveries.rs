@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use super::{Code, Failure, StoreArgs, table};
 use crate::clock::{Clock, Timestamp};
-use crate::store::outbox::{self, Listed};
+use crate::store::outbox::{self, Delivery, Which};
 use crate::text::escape;
 
 #[derive(clap::Args)]
@@ -38,8 +38,8 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     let mut out = std::io::stdout().lock();
     if let Some(Verb::Retry { id }) = args.verb {
         let which = match id.as_str() {
-            "all" => None,
-            number => Some(number.parse::<i64>().map_err(|_| {
+            "all" => Which::AllDead,
+            number => Which::One(number.parse().map_err(|_| {
                 Failure::cannot_run(format!("`{}` is no delivery: give its number, or `all`", escape(number)))
             })?),
         };
@@ -66,7 +66,7 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     Ok(Code::Good)
 }
 
-fn row(delivery: &Listed) -> [String; 8] {
+fn row(delivery: &Delivery) -> [String; 8] {
     let next = (delivery.state == "due").then(|| Timestamp::from_millisecond(delivery.next_attempt_at).ok());
     [
         delivery.id.to_string(),

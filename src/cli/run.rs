@@ -44,7 +44,7 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     if rules.iter().all(|set| set.rules.is_empty()) {
         return Err(Failure::new(Code::Configuration, "there is no rule to run"));
     }
-    telemetry::start(args.verbose, args.log);
+    telemetry::start(args.log, if args.verbose { "warn,watchpost=debug" } else { "warn,watchpost=info" });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let options = Options { clock: Clock::system(), ..Options::default() };
     if args.dry_run {
