@@ -136,5 +136,5 @@ fn headers(node: &Node, reader: &mut Reader<'_>) -> Option<BTreeMap<String, Secr
 
 fn body(node: &Node, reader: &mut Reader<'_>) -> Option<Option<String>> {
     let source = String::from_yaml(node, reader)?;
-    template::check(&source, node, reader).then_some(Some(source))
+    template::check(&source, node, template::MESSAGE, &template::environment(), reader).then_some(Some(source))
 }
