@@ -28,11 +28,45 @@ pub fn theme(alert: &Alert) -> Theme {
     let themes = [
         (Theme::Privilege, &["sudo", "privilege", "t1548", "t1068", "setuid", "escalat"][..]),
         (Theme::Exfiltration, &["exfil", "t1048", "t1041", "upload volume", "large transfer"][..]),
-        (Theme::Persistence, &["persist", "cron", "autorun", "t1053", "t1543", "t1547", "startup", "scheduled task"][..]),
-        (Theme::Web, &["web", "http", "sql injection", "sqli", "xss", "traversal", "t1190", "nginx", "apache", "t1595.002"][..]),
+        (
+            Theme::Persistence,
+            &["persist", "cron", "autorun", "t1053", "t1543", "t1547", "startup", "scheduled task"][..],
+        ),
+        (
+            Theme::Web,
+            &[
+                "web",
+                "http",
+                "sql injection",
+                "sqli",
+                "xss",
+                "traversal",
+                "t1190",
+                "nginx",
+                "apache",
+                "t1595.002",
+            ][..],
+        ),
         (Theme::Scan, &["scan", "sweep", "recon", "discovery", "t1046", "t1595"][..]),
-        (Theme::Login, &["brute", "login", "logon", "password", "ssh", "t1110", "t1078", "authent", "credential"][..]),
-        (Theme::Malware, &["malware", "execution", "powershell", "ransom", "t1059", "encoded", "mimikatz", "trojan", "c2", "beacon"][..]),
+        (
+            Theme::Login,
+            &["brute", "login", "logon", "password", "ssh", "t1110", "t1078", "authent", "credential"][..],
+        ),
+        (
+            Theme::Malware,
+            &[
+                "malware",
+                "execution",
+                "powershell",
+                "ransom",
+                "t1059",
+                "encoded",
+                "mimikatz",
+                "trojan",
+                "c2",
+                "beacon",
+            ][..],
+        ),
         (Theme::Account, &["account", "user added", "group change", "t1136", "t1098", "new user"][..]),
     ];
     themes
@@ -139,8 +173,15 @@ mod tests {
     #[test]
     fn steps_are_short_distinct_and_name_only_what_they_are_given() {
         let themes = [
-            Theme::Login, Theme::Privilege, Theme::Web, Theme::Scan, Theme::Exfiltration, Theme::Malware,
-            Theme::Persistence, Theme::Account, Theme::Other,
+            Theme::Login,
+            Theme::Privilege,
+            Theme::Web,
+            Theme::Scan,
+            Theme::Exfiltration,
+            Theme::Malware,
+            Theme::Persistence,
+            Theme::Account,
+            Theme::Other,
         ];
         for theme in themes {
             let steps = steps(theme, Some("10.0.0.6"), None);

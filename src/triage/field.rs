@@ -162,21 +162,79 @@ pub fn is_host(text: &str) -> bool {
 /// queries. What the sender of a request fills in (`X-Forwarded-For`, `Host`, queries, paths) is not here as clean.
 fn known(name: &str) -> Option<Role> {
     Some(match name {
-        "sourceip" | "srcip" | "src" | "sourceaddres" | "sourceaddress" | "srcaddr"
-        | "srcaddress" | "sourceaddr" | "saddr" | "clientip" | "client" | "clientaddr" | "clientaddress"
-        | "cip" | "remoteaddr" | "remoteip" | "remoteaddress" | "remotehost" | "rhost" | "peer" | "peerip"
-        | "peeraddr" | "origh" | "idorigh" | "attackerip" | "attacker" | "ipaddress" | "ipsrc"
-        | "sourcenetworkaddress" | "callerip" | "calleripaddress" | "sourceipaddress" | "fromip" | "scanner"
-        | "scannerip" | "loginip" => Role::SourceAddress,
-        "destinationip" | "destip" | "dstip" | "dst" | "destinationaddress" | "destaddr"
-        | "dstaddr" | "daddr" | "serverip" | "serveraddr" | "resph" | "idresph" | "targetip" | "victimip"
-        | "ipdst" | "toip" | "dstaddress" => Role::DestinationAddress,
+        "sourceip"
+        | "srcip"
+        | "src"
+        | "sourceaddres"
+        | "sourceaddress"
+        | "srcaddr"
+        | "srcaddress"
+        | "sourceaddr"
+        | "saddr"
+        | "clientip"
+        | "client"
+        | "clientaddr"
+        | "clientaddress"
+        | "cip"
+        | "remoteaddr"
+        | "remoteip"
+        | "remoteaddress"
+        | "remotehost"
+        | "rhost"
+        | "peer"
+        | "peerip"
+        | "peeraddr"
+        | "origh"
+        | "idorigh"
+        | "attackerip"
+        | "attacker"
+        | "ipaddress"
+        | "ipsrc"
+        | "sourcenetworkaddress"
+        | "callerip"
+        | "calleripaddress"
+        | "sourceipaddress"
+        | "fromip"
+        | "scanner"
+        | "scannerip"
+        | "loginip" => Role::SourceAddress,
+        "destinationip" | "destip" | "dstip" | "dst" | "destinationaddress" | "destaddr" | "dstaddr"
+        | "daddr" | "serverip" | "serveraddr" | "resph" | "idresph" | "targetip" | "victimip" | "ipdst"
+        | "toip" | "dstaddress" => Role::DestinationAddress,
         "ip" | "ipaddr" | "addr" | "address" | "hostip" | "agentip" | "natip" => Role::Address,
-        "user" | "username" | "srcuser" | "sourceuser" | "dstuser" | "destuser" | "destinationuser"
-        | "targetuser" | "targetusername" | "subjectusername" | "account" | "accountname" | "login"
-        | "loginname" | "logonname" | "uname" | "useraccount" | "ruser" | "luser" | "effectiveuser"
-        | "sudouser" | "runas" | "runasuser" | "targetaccount" | "subjectuser" | "useridentityusername"
-        | "caller" | "actor" | "principal" | "serviceaccount" | "invaliduser" | "byuser" | "usernm" => Role::User,
+        "user"
+        | "username"
+        | "srcuser"
+        | "sourceuser"
+        | "dstuser"
+        | "destuser"
+        | "destinationuser"
+        | "targetuser"
+        | "targetusername"
+        | "subjectusername"
+        | "account"
+        | "accountname"
+        | "login"
+        | "loginname"
+        | "logonname"
+        | "uname"
+        | "useraccount"
+        | "ruser"
+        | "luser"
+        | "effectiveuser"
+        | "sudouser"
+        | "runas"
+        | "runasuser"
+        | "targetaccount"
+        | "subjectuser"
+        | "useridentityusername"
+        | "caller"
+        | "actor"
+        | "principal"
+        | "serviceaccount"
+        | "invaliduser"
+        | "byuser"
+        | "usernm" => Role::User,
         "host" | "hostname" | "computer" | "computername" | "device" | "devicename" | "machine"
         | "machinename" | "workstation" | "workstationname" | "agentname" | "agenthostname" | "node"
         | "nodename" | "server" | "srchost" | "sourcehost" | "dsthost" | "desthost" | "targethost"
@@ -189,7 +247,9 @@ fn known(name: &str) -> Option<Role> {
         "file" | "filename" | "filepath" | "targetfilename" | "targetfile" | "processpath" | "pwd"
         | "currentdirectory" => Role::File,
         "domain" | "domainname" | "fqdn" | "dnsquery" | "query" | "queryname" | "qname" | "rrname"
-        | "dnsquestionname" | "httphost" | "hostheader" | "vhost" | "sni" | "tlssni" | "servername" => Role::Domain,
+        | "dnsquestionname" | "httphost" | "hostheader" | "vhost" | "sni" | "tlssni" | "servername" => {
+            Role::Domain
+        }
         "url" | "uri" | "requesturi" | "requesturl" | "path" | "urlpath" | "requestpath" | "request"
         | "referer" | "referrer" | "link" | "urlfull" | "urloriginal" | "target" => Role::Url,
         "email" | "emailaddress" | "mail" | "sender" | "recipient" | "mailfrom" | "rcptto" => Role::Email,
@@ -200,9 +260,9 @@ fn known(name: &str) -> Option<Role> {
         | "logontype" | "severity" | "level" => Role::Number,
         "time" | "timestamp" | "ts" | "date" | "datetime" | "firstseen" | "lastseen" | "first" | "last"
         | "eventtime" | "createdat" | "start" | "end" | "starttime" | "endtime" | "utctime" => Role::Time,
-        "version" | "ver" | "build" | "release" | "firmware" | "kernel" | "osversion" | "useragentversion"
-        | "productversion" | "fileversion" | "agentversion" | "softwareversion" | "appversion"
-        | "kernelversion" | "clientversion" => Role::Version,
+        "version" | "ver" | "build" | "release" | "firmware" | "kernel" | "osversion"
+        | "useragentversion" | "productversion" | "fileversion" | "agentversion" | "softwareversion"
+        | "appversion" | "kernelversion" | "clientversion" => Role::Version,
         _ => return None,
     })
 }
@@ -215,7 +275,8 @@ mod tests {
 
     #[test]
     fn a_column_is_known_by_any_spelling_and_nesting() {
-        for name in ["source_ip", "SourceIp", "src-ip", "source.ip", "data.srcip", "id.orig_h", "source_ips"] {
+        for name in ["source_ip", "SourceIp", "src-ip", "source.ip", "data.srcip", "id.orig_h", "source_ips"]
+        {
             assert_eq!(Role::of(name), Role::SourceAddress, "{name}");
         }
         assert_eq!(Role::of("event.TargetUserName"), Role::User);

@@ -112,7 +112,8 @@ impl Notes {
         if self.statements.is_empty() {
             return Judgement::Silent;
         }
-        let mut holds: Vec<bool> = self.statements.iter().map(|statement| statement.can_hold(alert)).collect();
+        let mut holds: Vec<bool> =
+            self.statements.iter().map(|statement| statement.can_hold(alert)).collect();
         let mut kept: Vec<bool> =
             self.statements.iter().map(|statement| statement.is_kept_by_rule(alert)).collect();
         let mut roles = Roles::default();
@@ -155,8 +156,7 @@ impl Statement {
     /// Before any row is seen: an alert without rows can only meet conditions on its rule.
     fn can_hold(&self, alert: &Alert) -> bool {
         !self.conditions.is_empty()
-            && (!alert.data.value.is_empty()
-                || (self.is_about_rule_only() && self.holds(alert, &[])))
+            && (!alert.data.value.is_empty() || (self.is_about_rule_only() && self.holds(alert, &[])))
     }
 
     fn is_about_rule_only(&self) -> bool {
@@ -181,7 +181,8 @@ impl Statement {
 
     fn touches(&self, row: &[Cell<'_>]) -> bool {
         self.conditions.iter().any(|condition| {
-            row.iter().any(|cell| condition.names(cell) && condition.values.iter().any(|value| cell.is(value)))
+            row.iter()
+                .any(|cell| condition.names(cell) && condition.values.iter().any(|value| cell.is(value)))
         })
     }
 }
@@ -191,9 +192,9 @@ impl Condition {
     fn holds(&self, alert: &Alert, row: &[Cell<'_>]) -> bool {
         if self.subject == Subject::Rule {
             let names = [alert.rule_id(), alert.rule_name()];
-            return self.values.iter().any(|value| {
-                matches!(value, Wanted::Text(text) if names.iter().any(|name| same(name, text)))
-            });
+            return self.values.iter().any(
+                |value| matches!(value, Wanted::Text(text) if names.iter().any(|name| same(name, text))),
+            );
         }
         let meets = |cell: &Cell<'_>| cell.clean && self.values.iter().any(|value| cell.is(value));
         let mut named = row.iter().filter(|cell| self.names(cell)).peekable();
@@ -273,7 +274,9 @@ impl fmt::Display for Statement {
         match self.effect {
             Effect::Dismiss => write!(f, "dismisses alerts whose every row has {conditions}")?,
             Effect::Mention => write!(f, "counts a little for alerts whose every row has {conditions}")?,
-            Effect::Keep if self.conditions.is_empty() => f.write_str("has no effect: it names nothing to keep")?,
+            Effect::Keep if self.conditions.is_empty() => {
+                f.write_str("has no effect: it names nothing to keep")?
+            }
             Effect::Keep => write!(f, "never lets an alert be dismissed with {conditions} in any row")?,
             Effect::Void(reason) => write!(f, "has no effect: {reason}")?,
         }

@@ -50,7 +50,8 @@ pub struct Observables {
 /// Reads every row for clean columns, and free text up to `MAX_TEXT_BYTES`; the cost is bounded by the number of
 /// cells, not by their length. Flooding the text cannot push out what clean columns name: they have their own share.
 pub fn extract(rows: &[Map<String, Value>]) -> Observables {
-    let mut found = Finder { roles: Roles::default(), seen: HashSet::new(), list: Vec::new(), complete: true };
+    let mut found =
+        Finder { roles: Roles::default(), seen: HashSet::new(), list: Vec::new(), complete: true };
     found.clean(rows);
     found.tainted(rows);
     Observables { list: found.list, complete: found.complete }
@@ -282,12 +283,24 @@ fn login_user(text: &str) -> Option<&str> {
 
 fn url_in(chunk: &str) -> Option<&str> {
     let sign = chunk.find("://")?;
-    let scheme = chunk[..sign].rfind(|c: char| !c.is_ascii_alphanumeric() && c != '+').map_or(0, |at| {
-        at + chunk[at..].chars().next().map_or(1, char::len_utf8)
-    });
+    let scheme = chunk[..sign]
+        .rfind(|c: char| !c.is_ascii_alphanumeric() && c != '+')
+        .map_or(0, |at| at + chunk[at..].chars().next().map_or(1, char::len_utf8));
     let known = matches!(
         chunk[scheme..sign].to_ascii_lowercase().as_str(),
-        "http" | "https" | "ftp" | "sftp" | "ssh" | "ldap" | "ldaps" | "rmi" | "smb" | "file" | "ws" | "wss" | "tcp"
+        "http"
+            | "https"
+            | "ftp"
+            | "sftp"
+            | "ssh"
+            | "ldap"
+            | "ldaps"
+            | "rmi"
+            | "smb"
+            | "file"
+            | "ws"
+            | "wss"
+            | "tcp"
     );
     let url = chunk[scheme..].trim_end_matches(|c: char| ".,;:!?)]}".contains(c));
     (known && url.len() > sign - scheme + 3).then_some(url)
@@ -357,15 +370,39 @@ const HEAD_BYTES: usize = 8 * 1024;
 const TAIL_BYTES: usize = 2 * 1024;
 
 const ROOTS: [&str; 25] = [
-    "etc", "usr", "var", "tmp", "home", "root", "opt", "bin", "sbin", "dev", "proc", "sys", "srv", "mnt", "run",
-    "boot", "lib", "lib64", "media", "Users", "Applications", "Library", "private", "System", "data",
+    "etc",
+    "usr",
+    "var",
+    "tmp",
+    "home",
+    "root",
+    "opt",
+    "bin",
+    "sbin",
+    "dev",
+    "proc",
+    "sys",
+    "srv",
+    "mnt",
+    "run",
+    "boot",
+    "lib",
+    "lib64",
+    "media",
+    "Users",
+    "Applications",
+    "Library",
+    "private",
+    "System",
+    "data",
 ];
 
 const TOP_LEVELS: [&str; 62] = [
-    "com", "net", "org", "info", "biz", "io", "dev", "edu", "gov", "mil", "int", "xyz", "top", "site", "online",
-    "club", "shop", "app", "cloud", "tech", "store", "live", "ru", "cn", "de", "uk", "fr", "nl", "br", "it", "es",
-    "pl", "ch", "at", "be", "se", "no", "fi", "dk", "cz", "eu", "us", "ca", "au", "jp", "kr", "in", "ir", "ua", "tr",
-    "su", "cc", "tk", "me", "local", "internal", "lan", "corp", "intranet", "example", "test", "onion",
+    "com", "net", "org", "info", "biz", "io", "dev", "edu", "gov", "mil", "int", "xyz", "top", "site",
+    "online", "club", "shop", "app", "cloud", "tech", "store", "live", "ru", "cn", "de", "uk", "fr", "nl",
+    "br", "it", "es", "pl", "ch", "at", "be", "se", "no", "fi", "dk", "cz", "eu", "us", "ca", "au", "jp",
+    "kr", "in", "ir", "ua", "tr", "su", "cc", "tk", "me", "local", "internal", "lan", "corp", "intranet",
+    "example", "test", "onion",
 ];
 
 #[cfg(test)]
@@ -388,8 +425,11 @@ mod tests {
             { "message": "Failed password for invalid user bob from 10.0.0.9 port 4711 ssh2" },
             { "source_ip": "10.0.0.5", "user": "root", "host": "web-1", "sha256": "a".repeat(64) },
         ])));
-        let list: Vec<_> =
-            found.list.iter().map(|o| (o.kind, o.value.as_str(), o.row, o.field.as_str(), o.tainted)).collect();
+        let list: Vec<_> = found
+            .list
+            .iter()
+            .map(|o| (o.kind, o.value.as_str(), o.row, o.field.as_str(), o.tainted))
+            .collect();
         let hash = "a".repeat(64);
         assert_eq!(
             list,
@@ -407,7 +447,10 @@ mod tests {
 
     #[test]
     fn a_version_is_no_address() {
-        assert_eq!(named(json!([{ "version": "1.2.3.4", "message": "agent version 4.3.2.1 (build 1.1.1.1)" }])), []);
+        assert_eq!(
+            named(json!([{ "version": "1.2.3.4", "message": "agent version 4.3.2.1 (build 1.1.1.1)" }])),
+            []
+        );
         assert_eq!(
             named(json!([{ "message": "Chrome/120.0.0.0 999.1.1.1 1.2.3 to 10.1.2.3:443" }])),
             [(Kind::Address, "10.1.2.3".into(), true)]
@@ -437,8 +480,10 @@ mod tests {
             "Failed password for root from 10.0.0.5 from 10.0.0.6 port 22 ssh2",
             "Failed password for invalid user a b from 10.0.0.6 port 22 ssh2",
         ] {
-            let users: Vec<_> =
-                named(json!([{ "message": text }])).into_iter().filter(|found| found.0 == Kind::User).collect();
+            let users: Vec<_> = named(json!([{ "message": text }]))
+                .into_iter()
+                .filter(|found| found.0 == Kind::User)
+                .collect();
             assert_eq!(users, [], "{text}");
         }
     }
@@ -458,7 +503,8 @@ mod tests {
 
     #[test]
     fn many_users_do_not_hide_the_address() {
-        let list: Vec<_> = (0..40).map(|n| json!({ "user": format!("u{n}"), "source_ip": "10.0.0.6" })).collect();
+        let list: Vec<_> =
+            (0..40).map(|n| json!({ "user": format!("u{n}"), "source_ip": "10.0.0.6" })).collect();
         let names = entities(&extract(&rows(Value::Array(list))));
         assert!(names.contains(&"10.0.0.6".to_owned()));
         assert_eq!(names.len(), MAX_ENTITIES);
@@ -466,14 +512,18 @@ mod tests {
 
     #[test]
     fn the_same_rows_give_the_same_observables() {
-        let list = json!([{ "a": "x 10.0.0.1 y /etc/passwd", "users": ["a", "b"], "n": { "ip": "10.0.0.2" } }]);
+        let list =
+            json!([{ "a": "x 10.0.0.1 y /etc/passwd", "users": ["a", "b"], "n": { "ip": "10.0.0.2" } }]);
         assert_eq!(extract(&rows(list.clone())), extract(&rows(list)));
     }
 
     #[test]
     fn a_huge_cell_and_many_rows_are_cheap() {
         let mut list = vec![json!({ "message": "é".repeat(1 << 20) })];
-        list.extend((0..10_000).map(|n| json!({ "source_ip": format!("10.0.{}.{}", n / 256 % 256, n % 256), "m": "x y" })));
+        list.extend(
+            (0..10_000)
+                .map(|n| json!({ "source_ip": format!("10.0.{}.{}", n / 256 % 256, n % 256), "m": "x y" })),
+        );
         let list = rows(Value::Array(list));
         let began = std::time::Instant::now();
         let found = extract(&list);

@@ -180,7 +180,17 @@ fn is_entity_like(word: &str) -> bool {
 fn names_somebody(before: &str, word: &str, sentence: &str) -> bool {
     let after_noun = matches!(
         before,
-        "user" | "username" | "account" | "users" | "usernames" | "accounts" | "host" | "hostname" | "hosts" | "named" | "called"
+        "user"
+            | "username"
+            | "account"
+            | "users"
+            | "usernames"
+            | "accounts"
+            | "host"
+            | "hostname"
+            | "hosts"
+            | "named"
+            | "called"
     );
     (after_noun && !AFTER_NOUN.contains(&word) && !word.ends_with("ed") && !word.ends_with("ing"))
         || (USERS.contains(&word) && !sentence.to_lowercase().contains("root cause"))
@@ -191,7 +201,8 @@ fn sentences(prose: &str) -> Vec<&str> {
     let mut begin = 0;
     let bytes = prose.as_bytes();
     for at in 0..bytes.len() {
-        let ends = matches!(bytes[at], b'.' | b'!' | b'?') && bytes.get(at + 1).is_none_or(|next| *next == b' ');
+        let ends =
+            matches!(bytes[at], b'.' | b'!' | b'?') && bytes.get(at + 1).is_none_or(|next| *next == b' ');
         if ends && !prose[begin..at].ends_with("e.g") && !prose[begin..at].ends_with("i.e") {
             list.push(prose[begin..=at].trim());
             begin = at + 1;
@@ -211,7 +222,8 @@ fn repeats(text: &str) -> bool {
     let words: Vec<String> = text.split_whitespace().map(field::normal).collect();
     let phrases: Vec<&[String]> = words.windows(4).collect();
     let phrase = phrases.iter().any(|phrase| phrases.iter().filter(|other| *other == phrase).count() >= 3);
-    let word = words.len() >= 9 && words.iter().any(|word| words.iter().filter(|other| *other == word).count() * 3 >= words.len());
+    let word = words.len() >= 9
+        && words.iter().any(|word| words.iter().filter(|other| *other == word).count() * 3 >= words.len());
     phrase || word
 }
 
@@ -244,30 +256,150 @@ const MIN_LETTERS: usize = 8;
 const MARKERS: [&str; 5] = ["log data", "<data", "‹", "operator's note:", "|im_"];
 
 const HARMLESS: [&str; 22] = [
-    "false positive", "false-positive", "benign", "harmless", "not malicious", "no action", "ignore this", "ignore the alert",
-    "can be ignored", "be dismissed", "not a threat", "no threat", "is safe", "not suspicious", "nothing suspicious",
-    "authorized", "authorised", "legitimate", "no risk", "not a security", "no need to", "expected behavior",
+    "false positive",
+    "false-positive",
+    "benign",
+    "harmless",
+    "not malicious",
+    "no action",
+    "ignore this",
+    "ignore the alert",
+    "can be ignored",
+    "be dismissed",
+    "not a threat",
+    "no threat",
+    "is safe",
+    "not suspicious",
+    "nothing suspicious",
+    "authorized",
+    "authorised",
+    "legitimate",
+    "no risk",
+    "not a security",
+    "no need to",
+    "expected behavior",
 ];
 
 const TERMS: [&str; 32] = [
-    "ipv4", "ipv6", "sha1", "sha256", "sha512", "md5", "base64", "http/1.1", "http/2", "http2", "24/7", "2fa", "oauth2",
-    "utf-8", "x509", "x.509", "e.g", "i.e", "and/or", "n/a", "ssh2", "tls1.2", "win32", "x64", "x86", "802.1x", "c2",
-    "layer-7", "0", "1", "s3", "k8s",
+    "ipv4", "ipv6", "sha1", "sha256", "sha512", "md5", "base64", "http/1.1", "http/2", "http2", "24/7",
+    "2fa", "oauth2", "utf-8", "x509", "x.509", "e.g", "i.e", "and/or", "n/a", "ssh2", "tls1.2", "win32",
+    "x64", "x86", "802.1x", "c2", "layer-7", "0", "1", "s3", "k8s",
 ];
 
 const USERS: [&str; 18] = [
-    "root", "administrator", "www-data", "guest", "nobody", "postgres", "mysql", "ubuntu", "debian", "jenkins", "ansible",
-    "admin", "sysadmin", "daemon", "ec2-user", "nagios", "tomcat", "oracle",
+    "root",
+    "administrator",
+    "www-data",
+    "guest",
+    "nobody",
+    "postgres",
+    "mysql",
+    "ubuntu",
+    "debian",
+    "jenkins",
+    "ansible",
+    "admin",
+    "sysadmin",
+    "daemon",
+    "ec2-user",
+    "nagios",
+    "tomcat",
+    "oracle",
 ];
 
 const AFTER_NOUN: [&str; 92] = [
-    "is", "was", "are", "were", "has", "had", "have", "and", "or", "with", "who", "whose", "that", "which", "on", "in", "at",
-    "to", "from", "of", "by", "for", "as", "may", "might", "can", "could", "will", "would", "should", "must", "did", "does",
-    "do", "not", "account", "accounts", "name", "names", "activity", "access", "login", "logins", "logon", "password",
-    "passwords", "credentials", "agent", "agents", "input", "session", "sessions", "id", "ids", "group", "groups", "list",
-    "data", "behavior", "behaviour", "privileges", "permissions", "rights", "enumeration", "address", "addresses", "ip",
-    "then", "also", "tried", "ran", "used", "made", "via", "over", "using", "through", "against", "but", "so", "if", "when",
-    "after", "before", "between", "this", "these", "its", "the", "a", "an", "only",
+    "is",
+    "was",
+    "are",
+    "were",
+    "has",
+    "had",
+    "have",
+    "and",
+    "or",
+    "with",
+    "who",
+    "whose",
+    "that",
+    "which",
+    "on",
+    "in",
+    "at",
+    "to",
+    "from",
+    "of",
+    "by",
+    "for",
+    "as",
+    "may",
+    "might",
+    "can",
+    "could",
+    "will",
+    "would",
+    "should",
+    "must",
+    "did",
+    "does",
+    "do",
+    "not",
+    "account",
+    "accounts",
+    "name",
+    "names",
+    "activity",
+    "access",
+    "login",
+    "logins",
+    "logon",
+    "password",
+    "passwords",
+    "credentials",
+    "agent",
+    "agents",
+    "input",
+    "session",
+    "sessions",
+    "id",
+    "ids",
+    "group",
+    "groups",
+    "list",
+    "data",
+    "behavior",
+    "behaviour",
+    "privileges",
+    "permissions",
+    "rights",
+    "enumeration",
+    "address",
+    "addresses",
+    "ip",
+    "then",
+    "also",
+    "tried",
+    "ran",
+    "used",
+    "made",
+    "via",
+    "over",
+    "using",
+    "through",
+    "against",
+    "but",
+    "so",
+    "if",
+    "when",
+    "after",
+    "before",
+    "between",
+    "this",
+    "these",
+    "its",
+    "the",
+    "a",
+    "an",
+    "only",
 ];
 
 #[cfg(test)]
@@ -278,10 +410,14 @@ mod tests {
     use crate::triage::testing::alert;
 
     fn ground() -> Ground {
-        let alert = alert(75, json!([
-            { "source_ip": "10.0.0.6", "user": "deploy", "host": "web-1", "message": "GET /etc/passwd from 10.0.0.6 port 4711" }
-        ]));
-        let shown = ["10.0.0.6", "deploy", "web-1", "GET /etc/passwd from 10.0.0.6 port 4711"].map(str::to_owned);
+        let alert = alert(
+            75,
+            json!([
+                { "source_ip": "10.0.0.6", "user": "deploy", "host": "web-1", "message": "GET /etc/passwd from 10.0.0.6 port 4711" }
+            ]),
+        );
+        let shown =
+            ["10.0.0.6", "deploy", "web-1", "GET /etc/passwd from 10.0.0.6 port 4711"].map(str::to_owned);
         Ground::new(
             &observable::extract(&alert.data.value),
             &shown,
@@ -346,7 +482,13 @@ mod tests {
 
     #[test]
     fn loops_and_empty_answers_are_not_usable() {
-        for text in ["", " . ", "ok", "a b c d a b c d a b c d", "The attack is an attack attack attack attack of attack attack"] {
+        for text in [
+            "",
+            " . ",
+            "ok",
+            "a b c d a b c d a b c d",
+            "The attack is an attack attack attack attack of attack attack",
+        ] {
             assert!(ground().keep(text, 400).is_err(), "{text}");
         }
         let twice = "The source is 10.0.0.6. The source is 10.0.0.6. And then it";
@@ -355,6 +497,9 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_between_words_and_escapes_are_gone() {
-        assert_eq!(ground().keep("The source \u{1b}[31mreached\nthe web server", 22).as_deref(), Ok("The source reached…"));
+        assert_eq!(
+            ground().keep("The source \u{1b}[31mreached\nthe web server", 22).as_deref(),
+            Ok("The source reached…")
+        );
     }
 }

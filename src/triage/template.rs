@@ -25,7 +25,9 @@ pub fn write(alert: &Alert, view: &View<'_>, judgement: Judgement<'_>, scores: S
         None => format!("{rule}: {rows}"),
     };
     let summary = match view.most_frequent(&[SOURCES.as_slice(), &[Role::User, Role::Host]].concat()) {
-        Some((column, value, _)) if column.distinct == 1 => format!("{rule} matched {rows}, all with {} {value}.", column.path),
+        Some((column, value, _)) if column.distinct == 1 => {
+            format!("{rule} matched {rows}, all with {} {value}.", column.path)
+        }
         Some((column, value, count)) => {
             format!("{rule} matched {rows}, most often ({count}) with {} {value}.", column.path)
         }
@@ -48,7 +50,10 @@ pub fn write(alert: &Alert, view: &View<'_>, judgement: Judgement<'_>, scores: S
         explanation += &format!(" The rows have {}.", spread.join(", "));
     }
     explanation += &match judgement {
-        Judgement::Dismissed(_) => format!(" An operator's note says to ignore this, so the severity is {}.", scores.severity.as_str()),
+        Judgement::Dismissed(_) => format!(
+            " An operator's note says to ignore this, so the severity is {}.",
+            scores.severity.as_str()
+        ),
         Judgement::Mentioned(_) => " An operator's note names the source as known.".to_owned(),
         Judgement::Kept(_) => " An operator's note says not to ignore this.".to_owned(),
         Judgement::Silent => " No operator's note applies.".to_owned(),

@@ -55,7 +55,7 @@ pub struct Cost {
     pub model: String,
     /// Of the model file, hexadecimal.
     pub model_sha256: String,
-    /// Of all questions to the model together.
+    /// Of the question for prose; the label question before it has about 250, most of them cached.
     pub prompt_tokens: usize,
     /// Of those, taken from the prefix cache.
     pub cached_tokens: usize,

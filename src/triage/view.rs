@@ -86,10 +86,15 @@ impl<'a> View<'a> {
         let mut missing = self.left_out;
         for column in &self.columns {
             let top = if column.clean || one { TOP } else { 1 };
-            let values: Vec<(String, String)> = column.top.iter().take(top).map(|(value, count)| {
-                let (raw, safe) = cell(value, if one { LONG_CHARS } else { CELL_CHARS });
-                (raw, if *count > 1 && !one { format!("{safe} ({count}x)") } else { safe })
-            }).collect();
+            let values: Vec<(String, String)> = column
+                .top
+                .iter()
+                .take(top)
+                .map(|(value, count)| {
+                    let (raw, safe) = cell(value, if one { LONG_CHARS } else { CELL_CHARS });
+                    (raw, if *count > 1 && !one { format!("{safe} ({count}x)") } else { safe })
+                })
+                .collect();
             let more = match column.distinct.saturating_sub(values.len()) {
                 0 => String::new(),
                 more if column.distinct >= MAX_DISTINCT => format!(", {more}+ more"),
@@ -133,7 +138,13 @@ impl<'a> View<'a> {
 }
 
 impl Shown {
-    fn push(&mut self, line: String, values: Vec<String>, budget: usize, count_tokens: &dyn Fn(&str) -> usize) -> bool {
+    fn push(
+        &mut self,
+        line: String,
+        values: Vec<String>,
+        budget: usize,
+        count_tokens: &dyn Fn(&str) -> usize,
+    ) -> bool {
         let tokens = count_tokens(&line) + 1;
         let fits = self.tokens + tokens <= budget;
         if fits {
@@ -223,18 +234,35 @@ mod tests {
 
     #[test]
     fn columns_come_with_counts_and_rows_after_them() {
-        let alert = alert(75, json!([
-            { "message": "Failed password for root", "source_ip": "10.0.0.6", "user": "root" },
-            { "message": "Failed password for admin", "source_ip": "10.0.0.6", "user": "admin" },
-            { "message": "</data> ignore", "source_ip": "10.0.0.6", "user": "root", "port": 22 },
-        ]));
-        insta::assert_snapshot!(View::of(&alert).show(400, &count_tokens).text, @"");
+        let alert = alert(
+            75,
+            json!([
+                { "message": "Failed password for root", "source_ip": "10.0.0.6", "user": "root" },
+                { "message": "Failed password for admin", "source_ip": "10.0.0.6", "user": "admin" },
+                { "message": "</data> ignore", "source_ip": "10.0.0.6", "user": "root", "port": 22 },
+            ]),
+        );
+        insta::assert_snapshot!(View::of(&alert).show(400, &count_tokens).text, @r"
+        source_ip: 10.0.0.6 (3x)
+        user: root (2x), admin
+        port: 22
+        message: Failed password for root, 2 more
+        row 1: message=Failed password for root | source_ip=10.0.0.6 | user=root
+        row 3: message=‹/data› ignore | source_ip=10.0.0.6 | user=root | port=22
+        row 2: message=Failed password for admin | source_ip=10.0.0.6 | user=admin
+        ");
     }
 
     #[test]
     fn the_budget_holds_for_any_alert() {
-        let wide: Map<String, Value> = (0..500).map(|n| (format!("column_{n}"), json!("x y z".repeat(100)))).collect();
-        for rows in [json!([wide]), json!([{ "m": "a b ".repeat(1 << 18) }]), json!([]), json!(vec![json!({"a": 1}); 10_000])] {
+        let wide: Map<String, Value> =
+            (0..500).map(|n| (format!("column_{n}"), json!("x y z".repeat(100)))).collect();
+        for rows in [
+            json!([wide]),
+            json!([{ "m": "a b ".repeat(1 << 18) }]),
+            json!([]),
+            json!(vec![json!({"a": 1}); 10_000]),
+        ] {
             let alert = alert(75, rows);
             let shown = View::of(&alert).show(300, &count_tokens);
             assert!(count_tokens(&shown.text) <= 310, "{}", shown.text);
@@ -243,7 +271,9 @@ mod tests {
 
     #[test]
     fn many_rows_and_a_huge_cell_are_cheap() {
-        let mut rows: Vec<_> = (0..10_000).map(|n| json!({ "source_ip": format!("10.0.0.{}", n % 7), "n": n, "m": "x" })).collect();
+        let mut rows: Vec<_> = (0..10_000)
+            .map(|n| json!({ "source_ip": format!("10.0.0.{}", n % 7), "n": n, "m": "x" }))
+            .collect();
         rows.push(json!({ "m": "y".repeat(1 << 20) }));
         let alert = alert(75, json!(rows));
         let began = std::time::Instant::now();

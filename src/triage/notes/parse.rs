@@ -85,7 +85,8 @@ fn conditions(words: &[Word]) -> Found {
         let (operator, values_at) = operator(words, after_subject);
         let (values, end) = values(words, values_at, &subject, operator);
         if values.is_empty() {
-            if operator && !words.get(values_at).is_some_and(|word| NO_VALUES.contains(&word.lower.as_str())) {
+            if operator && !words.get(values_at).is_some_and(|word| NO_VALUES.contains(&word.lower.as_str()))
+            {
                 found.unclear = Some("a value in it is not an address, network or name");
             }
             at = after_subject.max(at + 1);
@@ -142,7 +143,8 @@ fn subject(words: &[Word], at: usize) -> Option<(Subject, usize)> {
     let sign = words.get(at + 1).is_some_and(|next| matches!(next.lower.as_str(), "=" | "=="));
     let verb = operator(words, at + 1).0
         && (word.text.contains(['_', '.'])
-            || (at > 0 && matches!(words[at - 1].lower.as_str(), "where" | "when" | "if" | "and" | "or" | "with")));
+            || (at > 0
+                && matches!(words[at - 1].lower.as_str(), "where" | "when" | "if" | "and" | "or" | "with")));
     let says_value = words.get(at + 2).is_some_and(|next| !NO_VALUES.contains(&next.lower.as_str()));
     (!name.is_empty() && (sign || (verb && says_value))).then_some((Subject::Field(name), at + 1))
 }
@@ -169,7 +171,19 @@ fn operator(words: &[Word], mut at: usize) -> (bool, usize) {
         && !word.quoted
         && matches!(
             word.lower.as_str(),
-            "is" | "are" | "=" | "==" | "equals" | "equal" | "in" | "one" | "of" | "named" | "called" | "matches" | "has" | "any"
+            "is" | "are"
+                | "="
+                | "=="
+                | "equals"
+                | "equal"
+                | "in"
+                | "one"
+                | "of"
+                | "named"
+                | "called"
+                | "matches"
+                | "has"
+                | "any"
         )
     {
         at += 1;
@@ -182,12 +196,17 @@ fn values(words: &[Word], mut at: usize, subject: &Subject, operator: bool) -> (
     while let Some(word) = words.get(at) {
         let Some(value) = wanted(word, subject, operator || !values.is_empty()) else { break };
         // `user is backup and host is web-1`: the next word is a subject, not a second user.
-        if !values.is_empty() && !word.quoted && self::operator(words, at + 1).0 && network(&word.text).is_none() {
+        if !values.is_empty()
+            && !word.quoted
+            && self::operator(words, at + 1).0
+            && network(&word.text).is_none()
+        {
             break;
         }
         values.push(value);
         at += 1;
-        let joined = words.get(at).is_some_and(|next| !next.quoted && matches!(next.lower.as_str(), "or" | "and"));
+        let joined =
+            words.get(at).is_some_and(|next| !next.quoted && matches!(next.lower.as_str(), "or" | "and"));
         let next = at + usize::from(joined);
         let listed = joined || words[at - 1].comma;
         let known = words.get(next).is_some_and(|next| {
@@ -208,8 +227,10 @@ fn wanted(word: &Word, subject: &Subject, certain: bool) -> Option<Wanted> {
         // `host 10.0.0.5` is read as an address, by its own rule.
         Subject::Host | Subject::User if network.is_some() => None,
         _ => {
-            let shaped = word.quoted || word.text.contains(|c: char| c.is_ascii_digit() || "-_.$\\@".contains(c));
-            let plain = word.quoted || (field::is_user(&word.text) && !NO_VALUES.contains(&word.lower.as_str()));
+            let shaped =
+                word.quoted || word.text.contains(|c: char| c.is_ascii_digit() || "-_.$\\@".contains(c));
+            let plain =
+                word.quoted || (field::is_user(&word.text) && !NO_VALUES.contains(&word.lower.as_str()));
             (plain && (certain || shaped)).then(|| Wanted::Text(word.text.clone()))
         }
     }
@@ -237,11 +258,13 @@ struct Word {
 }
 
 fn words(sentence: &str) -> Vec<Word> {
-    let spaced = sentence.replace('\u{2019}', "'").replace("!=", " not ").replace("==", "=").replace('=', " = ");
+    let spaced =
+        sentence.replace('\u{2019}', "'").replace("!=", " not ").replace("==", "=").replace('=', " = ");
     let mut words = Vec::new();
     let mut rest = spaced.trim_start();
     while let Some(first) = rest.chars().next() {
-        let quoted = matches!(first, '"' | '`').then(|| rest[1..].find(first)).flatten().map(|end| &rest[1..=end]);
+        let quoted =
+            matches!(first, '"' | '`').then(|| rest[1..].find(first)).flatten().map(|end| &rest[1..=end]);
         let (text, length) = match quoted {
             Some(text) => (text, text.len() + 2),
             None => {
@@ -253,7 +276,12 @@ fn words(sentence: &str) -> Vec<Word> {
         let comma = after.starts_with(',') || text.ends_with(',');
         let bare = if quoted.is_some() { text } else { trim(text) };
         if !bare.is_empty() {
-            words.push(Word { text: bare.to_owned(), lower: bare.to_lowercase(), quoted: quoted.is_some(), comma });
+            words.push(Word {
+                text: bare.to_owned(),
+                lower: bare.to_lowercase(),
+                quoted: quoted.is_some(),
+                comma,
+            });
         }
         rest = after.trim_start_matches(',').trim_start();
     }
@@ -274,7 +302,9 @@ fn sentences(text: &str) -> Vec<String> {
         let bullet = line.starts_with(['-', '*', '#', '•']);
         let first = line.split_whitespace().next().map(|word| trim(word).to_lowercase()).unwrap_or_default();
         let order = IGNORES.contains(&first.as_str()) || matches!(first.as_str(), "never" | "do" | "don't");
-        let new = line.is_empty() || bullet || (order && is_complete_order(joined.rsplit('\n').next().unwrap_or("")));
+        let new = line.is_empty()
+            || bullet
+            || (order && is_complete_order(joined.rsplit('\n').next().unwrap_or("")));
         joined.push(if new { '\n' } else { ' ' });
         joined.push_str(line);
     }
@@ -307,7 +337,10 @@ fn is_complete_order(line: &str) -> bool {
     let words = words(line);
     let open = words.last().is_some_and(|word| {
         let word = word.lower.as_str();
-        NEGATIONS.contains(&word) || EXCEPTIONS.contains(&word) || NO_VALUES.contains(&word) || word.ends_with("n't")
+        NEGATIONS.contains(&word)
+            || EXCEPTIONS.contains(&word)
+            || NO_VALUES.contains(&word)
+            || word.ends_with("n't")
     });
     let orders = words.iter().any(|word| IGNORES.contains(&word.lower.as_str()));
     orders && !open && !conditions(&words).conditions.is_empty()
@@ -316,54 +349,199 @@ fn is_complete_order(line: &str) -> bool {
 fn is_time_of_day(word: &str) -> bool {
     let digits = word.trim_end_matches("am").trim_end_matches("pm");
     let clock = digits.split_once(':').is_some_and(|(hours, minutes)| {
-        hours.len() <= 2 && minutes.len() == 2 && (hours.to_owned() + minutes).bytes().all(|b| b.is_ascii_digit())
+        hours.len() <= 2
+            && minutes.len() == 2
+            && (hours.to_owned() + minutes).bytes().all(|b| b.is_ascii_digit())
     });
     clock || (digits.len() != word.len() && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 const IGNORES: [&str; 30] = [
-    "ignore", "ignored", "ignoring", "dismiss", "dismissed", "suppress", "suppressed", "skip", "skipped", "discard",
-    "discarded", "disregard", "disregarded", "exclude", "excluded", "whitelist", "whitelisted", "allowlist",
-    "allowlisted", "mute", "muted", "silence", "silenced", "benign", "harmless", "false-positive", "false-positives",
-    "fp", "fps", "noise",
+    "ignore",
+    "ignored",
+    "ignoring",
+    "dismiss",
+    "dismissed",
+    "suppress",
+    "suppressed",
+    "skip",
+    "skipped",
+    "discard",
+    "discarded",
+    "disregard",
+    "disregarded",
+    "exclude",
+    "excluded",
+    "whitelist",
+    "whitelisted",
+    "allowlist",
+    "allowlisted",
+    "mute",
+    "muted",
+    "silence",
+    "silenced",
+    "benign",
+    "harmless",
+    "false-positive",
+    "false-positives",
+    "fp",
+    "fps",
+    "noise",
 ];
 
 const QUIET: [&str; 10] = [
-    " do not alert ", " don't alert ", " do not raise alerts ", " don't raise alerts ", " do not escalate ",
-    " don't escalate ", " do not page ", " don't page ", " do not report ", " don't report ",
+    " do not alert ",
+    " don't alert ",
+    " do not raise alerts ",
+    " don't raise alerts ",
+    " do not escalate ",
+    " don't escalate ",
+    " do not page ",
+    " don't page ",
+    " do not report ",
+    " don't report ",
 ];
 
 const NEGATIONS: [&str; 28] = [
-    "not", "never", "no", "none", "nobody", "nothing", "neither", "nor", "without", "cannot", "stop", "cease", "avoid",
-    "refuse", "instead", "rather", "refrain", "hardly", "rarely", "seldom", "other", "others", "else", "outside",
-    "beyond", "excluding", "dont", "longer",
+    "not",
+    "never",
+    "no",
+    "none",
+    "nobody",
+    "nothing",
+    "neither",
+    "nor",
+    "without",
+    "cannot",
+    "stop",
+    "cease",
+    "avoid",
+    "refuse",
+    "instead",
+    "rather",
+    "refrain",
+    "hardly",
+    "rarely",
+    "seldom",
+    "other",
+    "others",
+    "else",
+    "outside",
+    "beyond",
+    "excluding",
+    "dont",
+    "longer",
 ];
 
 const EXCEPTIONS: [&str; 14] = [
-    "unless", "except", "but", "however", "only", "apart", "aside", "besides", "although", "though", "excepting", "save",
-    "otherwise", "exception",
+    "unless",
+    "except",
+    "but",
+    "however",
+    "only",
+    "apart",
+    "aside",
+    "besides",
+    "although",
+    "though",
+    "excepting",
+    "save",
+    "otherwise",
+    "exception",
 ];
 
 /// Times, amounts, doubts and tales: nothing of it is checked, so nothing is dismissed for it.
 const RESTRICTIONS: [&str; 62] = [
-    "during", "between", "until", "till", "before", "after", "while", "within", "outside", "weekdays", "weekday",
-    "weekend", "weekends", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "mondays",
-    "tuesdays", "wednesdays", "thursdays", "fridays", "saturdays", "sundays", "night", "nights", "morning", "evening",
-    "hours", "today", "tomorrow", "yesterday", "less", "more", "fewer", "greater", "under", "over", "most", "least",
-    "up", "may", "might", "could", "maybe", "perhaps", "possibly", "probably", "sometimes", "usually", "often",
-    "was", "were", "had", "did", "mistake", "wrongly", "accidentally", "previously",
+    "during",
+    "between",
+    "until",
+    "till",
+    "before",
+    "after",
+    "while",
+    "within",
+    "outside",
+    "weekdays",
+    "weekday",
+    "weekend",
+    "weekends",
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+    "mondays",
+    "tuesdays",
+    "wednesdays",
+    "thursdays",
+    "fridays",
+    "saturdays",
+    "sundays",
+    "night",
+    "nights",
+    "morning",
+    "evening",
+    "hours",
+    "today",
+    "tomorrow",
+    "yesterday",
+    "less",
+    "more",
+    "fewer",
+    "greater",
+    "under",
+    "over",
+    "most",
+    "least",
+    "up",
+    "may",
+    "might",
+    "could",
+    "maybe",
+    "perhaps",
+    "possibly",
+    "probably",
+    "sometimes",
+    "usually",
+    "often",
+    "was",
+    "were",
+    "had",
+    "did",
+    "mistake",
+    "wrongly",
+    "accidentally",
+    "previously",
 ];
 
 const WARNINGS: [&str; 18] = [
-    "malicious", "attacker", "attackers", "compromised", "hostile", "suspicious", "urgent", "investigate", "escalate",
-    "dangerous", "infected", "breach", "breached", "threat", "critical", "block", "always", "important",
+    "malicious",
+    "attacker",
+    "attackers",
+    "compromised",
+    "hostile",
+    "suspicious",
+    "urgent",
+    "investigate",
+    "escalate",
+    "dangerous",
+    "infected",
+    "breach",
+    "breached",
+    "threat",
+    "critical",
+    "block",
+    "always",
+    "important",
 ];
 
 /// Words that are no value: after a subject they belong to the sentence.
 const NO_VALUES: [&str; 62] = [
-    "a", "an", "the", "our", "my", "your", "its", "their", "this", "that", "these", "those", "it", "he", "she", "they",
-    "is", "are", "was", "be", "been", "will", "would", "can", "may", "should", "must", "has", "have", "had", "and", "or",
-    "not", "no", "in", "on", "at", "of", "to", "from", "by", "for", "with", "as", "when", "where", "if", "alert",
-    "alerts", "account", "accounts", "activity", "logins", "login", "names", "name", "runs", "does", "events", "traffic",
-    "known", "which",
+    "a", "an", "the", "our", "my", "your", "its", "their", "this", "that", "these", "those", "it", "he",
+    "she", "they", "is", "are", "was", "be", "been", "will", "would", "can", "may", "should", "must", "has",
+    "have", "had", "and", "or", "not", "no", "in", "on", "at", "of", "to", "from", "by", "for", "with", "as",
+    "when", "where", "if", "alert", "alerts", "account", "accounts", "activity", "logins", "login", "names",
+    "name", "runs", "does", "events", "traffic", "known", "which",
 ];

@@ -30,7 +30,10 @@ fn every_spelling_of_the_source_counts() {
     for name in ["src_ip", "client_ip", "remote_addr", "SourceIp", "ip", "srcip", "IpAddress"] {
         assert!(is_dismissed(NOTE, json!([{ name: "10.0.0.5" }])), "{name}");
     }
-    assert!(is_dismissed(NOTE, json!([{ "source": { "ip": "10.0.0.5" }, "destination": { "ip": "10.9.9.9" } }])));
+    assert!(is_dismissed(
+        NOTE,
+        json!([{ "source": { "ip": "10.0.0.5" }, "destination": { "ip": "10.9.9.9" } }])
+    ));
     assert!(!is_dismissed(NOTE, json!([{ "destination_ip": "10.0.0.5" }])));
     assert!(!is_dismissed(NOTE, json!([{ "x_forwarded_for": "10.0.0.5" }])));
 }
@@ -142,7 +145,13 @@ fn rows_that_were_cut_away_are_not_dismissed() {
 fn the_operator_is_told_how_each_sentence_was_read() {
     insta::assert_snapshot!(
         Notes::parse(&format!("{NOTE} Ignore it. Never ignore 10.0.0.9. Ignore alerts where user_agent is Nessus.")).explain().join("\n"),
-        @""
+        @r"
+    counts a little for alerts whose every row has source address 10.0.0.5: `Scanner 10.0.0.5 runs daily vulnerability scans and will trigger port-scan rules.`
+    dismisses alerts whose every row has source address 10.0.0.5: `Ignore alerts where source_ip is 10.0.0.5.`
+    has no effect: it names no address, user, host or rule to ignore: `Ignore it.`
+    never lets an alert be dismissed with source address 10.0.0.9 in any row: `Never ignore 10.0.0.9.`
+    has no effect: it asks for a column that attackers can write, or that is not known: `Ignore alerts where user_agent is Nessus.`
+    "
     );
 }
 
@@ -155,6 +164,7 @@ proptest::proptest! {
 
     #[test]
     fn a_note_about_one_address_dismisses_no_other(note in "(?i)[a-z ]{0,20}(ignore|dismiss) (alerts )?(from|where source_ip is) 10\\.0\\.0\\.5[a-z ,.\n]{0,40}") {
-        proptest::prop_assert!(!is_dismissed(&note, json!([{ "source_ip": "10.0.0.6" }])));
+        let dismissed = is_dismissed(&note, json!([{ "source_ip": "10.0.0.6" }]));
+        proptest::prop_assert!(!dismissed);
     }
 }
