@@ -20,6 +20,10 @@ packages=(openssh-server openssh-client sshpass sudo rsyslog cron nginx-light cu
 
 case $stage in
 outside)
+    if [[ $EUID != 0 ]]; then
+        echo "record.sh: namespaces and an overlay need root: run it with sudo" >&2
+        exit 1
+    fi
     root=$(mktemp -d /tmp/web01.XXXXXX)
     trap 'rmdir "$root"' EXIT
     mkdir -p "$here/../logs"
