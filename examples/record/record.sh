@@ -2,7 +2,7 @@
 # Records examples/logs: starts a throw-away machine `web01` with sshd, nginx, sudo, cron and rsyslog,
 # lets the hosts of traffic.py use and attack it for 25 minutes, and copies out its two log files.
 #
-#     sudo ./record.sh            # about 35 minutes, Debian 12, writes ../logs
+#     sudo ./record.sh            # half an hour, Debian 12, writes ../logs
 #     sudo ./record.sh 0.1        # a rehearsal at a tenth of the time
 #
 # The machine is an overlay of this one in its own mount, PID, IPC, UTS and network namespaces: packages,
