@@ -1,5 +1,7 @@
 //! Whole paths, by what the user sees. One binary, a file per subject.
 
 mod architecture;
+mod detection;
 mod soak;
+mod soc;
 mod triage;
