@@ -1,6 +1,7 @@
 //! Configuration to parts to tasks. The only file that knows all of them.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::rule::load::{Broken, RuleSet};
 use crate::rule::template::{self, Query};
 use crate::store::{Access, Store, rules};
 use crate::triage::{self, Triager};
+use crate::http::Http;
 use crate::webhook::delivery::{self, Delivery, Print};
 use crate::webhook::{self, Webhook};
 
@@ -95,10 +97,12 @@ impl App {
             }
         }
         let mut webhooks: HashMap<String, Arc<dyn Webhook>> = HashMap::new();
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         for (name, config) in &runner.webhooks {
-            let built = webhook::build(config, &runner.dir).with_context(|| format!("webhooks.{name}"))?;
+            let built = webhook::build(config, colour).with_context(|| format!("webhooks.{name}"))?;
             webhooks.insert(name.clone(), built);
         }
+        let http = Http::new(webhooks.values().filter_map(|webhook| webhook.destination()))?;
         let triager = runner.triage.as_ref().map(|config| triager(config, &runner.dir));
         let pipeline = Pipeline { store: store.clone(), clock, triager, triage_limit: TRIAGE_LIMIT };
         let delivery = Delivery::new(store.clone(), webhooks, http, clock, print);
