@@ -29,6 +29,7 @@ pub struct Data {
     pub len: u64,
     pub value: Vec<Map<String, Value>>,
     /// The kind of the datasource, e.g. `duckdb`.
+    #[serde(default)]
     pub datasource: String,
     /// What the limits cut from `value`, in words; absent where nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,6 +37,42 @@ pub struct Data {
 }
 
 impl Alert {
+    /// Reads an alert as `watchpost alerts --json` prints it, or the body that the generic webhook posts
+    /// (`rule`, `data`, `detector`, `time`); `now` stands in where the text has no time.
+    pub fn from_json(text: &str, now: Timestamp) -> Result<Self, String> {
+        let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+        match serde_json::from_value::<Alert>(value.clone()) {
+            Ok(alert) => Ok(alert),
+            Err(error) => Self::from_body(value, now).map_err(|why| {
+                format!("neither an alert of `watchpost alerts --json` ({error}) nor a webhook's body ({why})")
+            }),
+        }
+    }
+
+    fn from_body(body: Value, now: Timestamp) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Body {
+            rule: Map<String, Value>,
+            #[serde(default)]
+            detector: Map<String, Value>,
+            data: Data,
+            time: Option<Time>,
+        }
+        #[derive(Deserialize)]
+        struct Time {
+            startime: f64,
+            endtime: f64,
+        }
+        let Body { rule, detector, data, time } =
+            serde_json::from_value(body).map_err(|error| error.to_string())?;
+        let now_s = now.as_second();
+        let (start, end) = time.map_or((now_s - 1, now_s), |time| (time.startime as i64, time.endtime as i64));
+        let window = Window::from_seconds(start, end).ok_or("`time` is not a window")?;
+        let name = |map: &Map<String, Value>, key| map.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let id = identity(&name(&detector, "name"), &name(&rule, "id"), window);
+        Ok(Self { id, rule, detector, datasource: Map::new(), data, window, created_at: now })
+    }
+
     pub fn rule_id(&self) -> &str {
         self.rule.get("id").and_then(Value::as_str).unwrap_or_default()
     }

@@ -1,1 +1,172 @@
-//! app
+//! Configuration to parts to tasks. The only file that knows all of them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{Clock, Timestamp, Window};
+use crate::config::Runner;
+use crate::datasource::{self, Datasource};
+use crate::detector::{Found, Search, SearchError, Source, TriagePolicy, Watch, schedule};
+use crate::pipeline::Pipeline;
+use crate::rule::load::{Broken, RuleSet};
+use crate::rule::template::{self, Query};
+use crate::store::{Access, Store, rules};
+use crate::triage::{self, Triager};
+use crate::webhook::delivery::{self, Delivery, Print};
+use crate::webhook::{self, Webhook};
+
+/// What the command line decides.
+pub struct Options {
+    pub clock: Clock,
+    /// Where the `stdout` webhook writes.
+    pub print: Print,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { clock: Clock::system(), print: delivery::to_stdout() }
+    }
+}
+
+/// The service: everything is built and checked, nothing runs yet.
+pub struct App {
+    store: Store,
+    clock: Clock,
+    detectors: Vec<(Duration, Vec<Arc<Search>>)>,
+    pipeline: Pipeline,
+    delivery: Delivery,
+}
+
+impl App {
+    /// Builds every part and opens the store. Fails where a part cannot be built or the store is not to be had.
+    ///
+    /// `rules` holds the rules of each detector, in the runner's order.
+    pub async fn open(runner: Runner, rules: Vec<RuleSet>, options: Options) -> anyhow::Result<Self> {
+        let Options { clock, print } = options;
+        let store = Store::open(&runner.store, Access::Service)?;
+        let sources: Vec<_> = runner
+            .datasources
+            .iter()
+            .map(|(name, config)| (name.as_str(), Arc::new(Source::new(datasource::build(config, &runner.dir)))))
+            .collect();
+        let source = |name: Option<&str>| -> anyhow::Result<Arc<Source>> {
+            match name {
+                None => sources.first().map(|(_, source)| Arc::clone(source)).context("no datasource"),
+                Some(name) => sources
+                    .iter()
+                    .find_map(|(known, source)| (*known == name).then(|| Arc::clone(source)))
+                    .with_context(|| format!("no datasource `{name}`")),
+            }
+        };
+        let policy = |rule: &crate::rule::Rule| {
+            runner.triage.as_ref().filter(|config| config.applies_to(rule)).map(|config| TriagePolicy {
+                deadline: config.deadline,
+                capacity: config.queue,
+            })
+        };
+        let environment = template::environment();
+        let mut broken = Vec::new();
+        let mut detectors = Vec::new();
+        for (detector, set) in runner.detectors.iter().zip(rules) {
+            broken.extend(set.broken.iter().map(|lost| left_out(&detector.key, lost)));
+            let default = source(detector.datasource.as_deref())?;
+            let settings = default.datasource.settings();
+            let watch = Arc::new(Watch::new(detector.clone(), runner.max_detector_time, settings));
+            let mut searches = Vec::new();
+            for rule in set.rules.into_iter().filter(|rule| rule.active) {
+                let source = match &rule.datasource {
+                    None => Arc::clone(&default),
+                    name => source(name.as_deref())?,
+                };
+                let query = Query::compile(&rule, &environment)
+                    .map_err(|problem| anyhow::anyhow!("{problem}"))?;
+                let triage = policy(&rule);
+                let search = Search::new(Arc::clone(&watch), rule, query, source, store.clone(), clock, triage);
+                searches.push(Arc::new(search));
+            }
+            if detector.active {
+                detectors.push((detector.interval, searches));
+            }
+        }
+        let mut webhooks: HashMap<String, Arc<dyn Webhook>> = HashMap::new();
+        for (name, config) in &runner.webhooks {
+            let built = webhook::build(config, &runner.dir).with_context(|| format!("webhooks.{name}"))?;
+            webhooks.insert(name.clone(), built);
+        }
+        let triager = runner.triage.as_ref().map(|config| triager(config, &runner.dir));
+        let pipeline = Pipeline { store: store.clone(), clock, triager, triage_limit: TRIAGE_LIMIT };
+        let delivery = Delivery::new(store.clone(), webhooks, http, clock, print);
+        // The first write: a store that is read-only or on a full disk is found out here.
+        let written = store.write(move |tx| rules::set_broken(tx, &broken)).await;
+        written.with_context(|| format!("`{}` cannot be written to", store.path().display()))?;
+        Ok(Self { store, clock, detectors, pipeline, delivery })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Runs until `shutdown`, then stops in this order: schedule and queries (their windows stay), triage,
+    /// deliveries.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let rules: usize = self.detectors.iter().map(|(_, searches)| searches.len()).sum();
+        let (version, store) = (env!("CARGO_PKG_VERSION"), self.store.path().display().to_string());
+        tracing::info!(version, detectors = self.detectors.len(), rules, store, "watchpost is running");
+        let tasks = TaskTracker::new();
+        for (interval, searches) in self.detectors {
+            let schedule =
+                schedule::run(searches, interval, self.clock, tasks.clone(), shutdown.clone());
+            tasks.spawn(schedule);
+        }
+        tasks.spawn(self.pipeline.run(shutdown.clone()));
+        tasks.spawn(self.delivery.run(shutdown.clone()));
+        shutdown.cancelled().await;
+        tasks.close();
+        if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = tasks.len(), "stopped without waiting longer; what they did is not lost");
+        }
+        tracing::info!("watchpost has stopped");
+    }
+
+    /// Searches every rule once over the interval that ends now; saves and sends nothing. Gives detector, rule
+    /// and what was found.
+    pub async fn search_once(self) -> Vec<(String, String, Result<Found, SearchError>)> {
+        let now = self.clock.now();
+        let mut results = Vec::new();
+        for (interval, searches) in &self.detectors {
+            for search in searches {
+                let found = search.search(last_interval(now, *interval)).await;
+                results.push((search.detector_key().to_owned(), search.rule_id().to_owned(), found));
+            }
+        }
+        results
+    }
+}
+
+/// The row of `watchpost status` for a rule file that is left out.
+fn left_out(detector: &str, broken: &Broken) -> (String, String, String) {
+    let problem = broken.diagnostics.first().map(ToString::to_string).unwrap_or_default();
+    (detector.to_owned(), broken.path.display().to_string(), problem)
+}
+
+fn last_interval(now: Timestamp, interval: Duration) -> Window {
+    let end = now.as_second();
+    Window::from_seconds(end - interval.as_secs_f64().ceil() as i64, end)
+        .expect("an interval is at least a second and at most ten years")
+}
+
+/// The part that triages; its model begins to load at once, in the background.
+pub fn triager(config: &triage::Config, dir: &Path) -> Triager {
+    Triager::start(config, dir)
+}
+
+/// For one alert, from prompt to last token. Far more than the deadline: a late verdict is an update.
+const TRIAGE_LIMIT: Duration = Duration::from_secs(300);
+/// systemd kills after 90 s.
+const STOP_LIMIT: Duration = Duration::from_secs(20);

@@ -17,6 +17,7 @@ pub mod triage;
 pub mod webhook;
 
 pub mod http;
+pub mod text;
 pub mod telemetry;
 
 pub mod app;

@@ -1,3 +1,200 @@
-//! cli
+//! The command line: one file per verb.
 
-pub mod model;
+mod alerts;
+pub mod check;
+mod deliveries;
+mod demo;
+mod gaps;
+mod model;
+mod paper;
+mod run;
+mod status;
+mod triage;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+pub use check::Code;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::config::Runner;
+use crate::rule::load::RuleSet;
+use crate::rule::template;
+use crate::store::{Access, Store};
+
+/// Scheduled detection over the logs you already have, with every alert triaged by a local model.
+///
+/// Without a verb it does what `run` does.
+#[derive(Parser)]
+#[command(name = "watchpost", version, propagate_version = true, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Exit codes: 0 good, 1 findings, 2 broken rules, 3 broken configuration, 4 cannot run.")]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    run: run::Args,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run detections until stopped: the service.
+    Run(run::Args),
+    /// Read the configuration and every rule, and report every problem with its place.
+    Check(check::Args),
+    /// Run the detections of examples/ over their recorded logs, triage each alert, and end.
+    Demo(demo::Args),
+    /// Triage one alert from a file or standard input, and print the verdict as JSON.
+    Triage(triage::Args),
+    /// List, import, verify, measure and embed models.
+    Model(model::Args),
+    /// List stored alerts with their verdicts, newest first.
+    Alerts(alerts::Args),
+    /// List deliveries, and try dead ones again.
+    Deliveries(deliveries::Args),
+    /// List windows that were given up, and why.
+    Gaps(gaps::Args),
+    /// Show where every rule stands: searched up to when, failures, left-out rule files, queues.
+    Status(status::Args),
+    /// Print the completion script of a shell.
+    Completions(paper::CompletionArgs),
+    /// Print the manual page.
+    Man,
+}
+
+/// Which runner a verb works on.
+#[derive(Args, Clone)]
+pub struct RunnerArgs {
+    /// The configuration [default: runner.yml, or /etc/watchpost/runner.yml where there is none here].
+    #[arg(short, long, value_name = "FILE", env = "WATCHPOST_RUNNER")]
+    pub runner: Option<PathBuf>,
+}
+
+impl RunnerArgs {
+    pub fn path(&self) -> PathBuf {
+        let installed = Path::new("/etc/watchpost/runner.yml");
+        match &self.runner {
+            Some(path) => path.clone(),
+            None if !Path::new("runner.yml").exists() && installed.exists() => installed.to_owned(),
+            None => "runner.yml".into(),
+        }
+    }
+}
+
+/// Which store a verb reads.
+#[derive(Args, Clone)]
+pub struct StoreArgs {
+    #[command(flatten)]
+    runner: RunnerArgs,
+    /// The store itself, instead of the one that the runner names.
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    fn open(&self) -> Result<Store, Failure> {
+        let path = match &self.store {
+            Some(path) => path.clone(),
+            None => load(&self.runner.path())?.store,
+        };
+        Store::open(&path, Access::Command).map_err(Failure::cannot_run)
+    }
+}
+
+/// Why a verb ended without doing its work, and the exit code that says so.
+#[derive(Debug)]
+pub struct Failure {
+    code: Code,
+    message: String,
+    is_closed_pipe: bool,
+}
+
+impl Failure {
+    fn new(code: Code, message: impl std::fmt::Display) -> Self {
+        Self { code, message: message.to_string(), is_closed_pipe: false }
+    }
+
+    fn cannot_run(error: impl std::fmt::Display) -> Self {
+        Self::new(Code::CannotRun, error)
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let is_closed_pipe = error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+        Self { is_closed_pipe, ..Self::cannot_run(format!("{error:#}")) }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.print().is_err() || error.use_stderr() { Code::CannotRun } else { Code::Good };
+            return code.into();
+        }
+    };
+    let result = match cli.verb.unwrap_or(Verb::Run(cli.run)) {
+        Verb::Run(args) => run::run(args),
+        Verb::Check(args) => check::run(args),
+        Verb::Demo(args) => demo::run(args),
+        Verb::Triage(args) => triage::run(args),
+        Verb::Model(args) => model::run(args),
+        Verb::Alerts(args) => alerts::run(args),
+        Verb::Deliveries(args) => deliveries::run(args),
+        Verb::Gaps(args) => gaps::run(args),
+        Verb::Status(args) => status::run(args),
+        Verb::Completions(args) => paper::completions(args, &mut Cli::command()),
+        Verb::Man => paper::manual(Cli::command()),
+    };
+    match result {
+        Ok(code) => code.into(),
+        // `watchpost alerts | head`: the reader has seen enough.
+        Err(failure) if failure.is_closed_pipe => Code::Good.into(),
+        Err(failure) => {
+            eprintln!("watchpost: {}", failure.message);
+            failure.code.into()
+        }
+    }
+}
+
+/// The runner, or every problem in it on standard error.
+fn load(path: &Path) -> Result<Runner, Failure> {
+    let loaded = Runner::load(path);
+    for diagnostic in &loaded.diagnostics {
+        eprintln!("{diagnostic}");
+    }
+    let code = if loaded.is_readable { Code::Configuration } else { Code::CannotRun };
+    loaded.runner.ok_or_else(|| Failure::new(code, format!("`{}` cannot be used", path.display())))
+}
+
+/// The rules of every detector; every problem in them on standard error.
+fn load_rules(runner: &Runner) -> Vec<RuleSet> {
+    let environment = template::environment();
+    let sets: Vec<_> =
+        runner.detectors.iter().map(|detector| RuleSet::load(runner, detector, &environment)).collect();
+    for diagnostic in sets.iter().flat_map(RuleSet::all_diagnostics) {
+        eprintln!("{diagnostic}");
+    }
+    sets
+}
+
+/// Rows under a header, without lines that a terminal's copy would carry along.
+fn table<const N: usize>(header: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    table.set_header(header);
+    table.add_rows(rows);
+    table
+}

@@ -19,7 +19,9 @@ pub use diagnostic::{Diagnostic, Severity, suggestion};
 pub use kind::{Kind, KindTable, tagged};
 pub use read::{Environment, Field, FromYaml, Reader, Section, Unreadable, clip, list, read_text};
 pub(crate) use runner::not_sigma;
-pub use runner::{Detector, Loaded, Runner};
+pub use runner::{
+    Detector, DetectorSection, Interval, Loaded, Named, Patterns, Plugins, Runner, RunnerSection, Switch,
+};
 pub use secret::Secret;
 pub(crate) use section::{kinds, section};
 pub use url::Url;

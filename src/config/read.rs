@@ -252,7 +252,7 @@ impl<'a> Reader<'a> {
             return self.within(field.name, |reader| read(&entry.value, reader));
         }
         if let Some(default) = field.default {
-            return self.within(field.name, |reader| read(&Node::plain(default, node.at), reader));
+            return self.within(field.name, |reader| read(&Node::default_of(default, node.at), reader));
         }
         let absent = T::absent();
         if absent.is_none() {
@@ -328,7 +328,7 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, Unreadable> {
 }
 
 /// What the system says of a failed read or open, in our words.
-pub fn reason(error: &std::io::Error) -> String {
+fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".into(),
         std::io::ErrorKind::PermissionDenied => "permission denied".into(),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use super::diagnostic::Diagnostic;
 use super::read::{Environment, FromYaml, Reader, clip, read_text};
-use super::yaml::{self, Entry, Node, Value};
+use super::yaml::{self, Entry, Node, Position, Value};
 use super::{section, suggestion, units};
 use crate::{datasource, triage, webhook};
 
@@ -44,7 +44,7 @@ pub struct Detector {
     pub tenant: String,
     pub active: bool,
     /// Paths and globs as they were written, relative to the runner.
-    pub rules: Vec<String>,
+    pub rules: Patterns,
     /// Names in [`Runner::webhooks`].
     pub webhooks: Vec<String>,
     pub data: Json,
@@ -69,6 +69,11 @@ pub struct Loaded {
     pub runner: Option<Runner>,
     /// In the file's order.
     pub diagnostics: Vec<Diagnostic>,
+    /// What could be read of each detector's rules, by key, also where there is no runner: for a check that goes
+    /// on to the rules.
+    pub rules: Vec<(String, Patterns)>,
+    /// Names of the datasources, likewise.
+    pub datasources: Vec<String>,
     /// Whether the file could be read at all.
     pub is_readable: bool,
 }
@@ -86,6 +91,8 @@ impl Runner {
             Ok(text) => Self::parse(path, &text, environment),
             Err(unreadable) => Loaded {
                 runner: None,
+                rules: Vec::new(),
+                datasources: Vec::new(),
                 is_readable: !unreadable.is_absent,
                 diagnostics: vec![unreadable.diagnostic(&shown)],
             },
@@ -97,11 +104,14 @@ impl Runner {
         let dir = path.parent().map(Path::to_owned).unwrap_or_default();
         let shown = path.to_string_lossy();
         let mut reader = Reader::new(&shown, text, &dir, Some(environment));
-        let runner = reader.parse().and_then(|root| read(&root, path, &dir, &mut reader));
+        let root = reader.parse();
+        let rules = root.as_ref().map(|root| rules(root, &dir, environment)).unwrap_or_default();
+        let datasources = root.as_ref().map(datasource_names).unwrap_or_default();
+        let runner = root.and_then(|root| read(&root, path, &dir, &mut reader));
         let mut diagnostics = reader.into_diagnostics();
         diagnostics.sort_by_key(|diagnostic| diagnostic.at);
         let is_good = !diagnostics.iter().any(Diagnostic::is_error);
-        Loaded { runner: runner.filter(|_| is_good), diagnostics, is_readable: true }
+        Loaded { runner: runner.filter(|_| is_good), diagnostics, rules, datasources, is_readable: true }
     }
 
     /// The configuration in force, defaults written out and secrets as `***`.
@@ -164,7 +174,7 @@ section! {
         /// Whether it runs.
         pub active: bool = "true",
         /// Paths and globs of rule files, `**` for folders of any depth, e.g. `rules/**/*.yml`.
-        pub rules: Vec<String>,
+        pub rules: Patterns,
         /// Names of webhooks that are told.
         #[read(webhook_names)]
         pub webhooks: Vec<String> = "[]",
@@ -198,13 +208,8 @@ fn read(root: &Node, path: &Path, dir: &Path, reader: &mut Reader<'_>) -> Option
         return None;
     }
     // Names first, from the tree: a webhook whose settings are wrong is still there.
-    let names = |key: &str| -> Vec<String> {
-        let entries = root.get(key).and_then(Node::entries).unwrap_or_default();
-        entries.iter().map(|entry| entry.key.clone()).collect()
-    };
-    reader.declare("webhook", names("webhooks"));
-    let datasources = names("datasources");
-    reader.declare("datasource", if datasources.is_empty() { vec!["default".into()] } else { datasources });
+    reader.declare("webhook", names(root, "webhooks"));
+    reader.declare("datasource", datasource_names(root));
 
     let section = RunnerSection::from_yaml(root, reader)?;
     let datasources = match (section.datasource, section.datasources) {
@@ -216,7 +221,7 @@ fn read(root: &Node, path: &Path, dir: &Path, reader: &mut Reader<'_>) -> Option
         (Some(one), None) => vec![("default".into(), one)],
         (None, Some(Named(many))) if !many.is_empty() => many,
         (None, _) => {
-            let memory = datasource::Config::from_yaml(&Node::plain("{}", root.at), reader)?;
+            let memory = datasource::Config::from_yaml(&Node::default_of("{}", root.at), reader)?;
             vec![("default".into(), memory)]
         }
     };
@@ -247,6 +252,30 @@ fn read(root: &Node, path: &Path, dir: &Path, reader: &mut Reader<'_>) -> Option
     })
 }
 
+fn names(root: &Node, key: &str) -> Vec<String> {
+    let entries = root.get(key).and_then(Node::entries).unwrap_or_default();
+    entries.iter().map(|entry| entry.key.clone()).collect()
+}
+
+/// A single datasource is called `default`.
+fn datasource_names(root: &Node) -> Vec<String> {
+    let names = names(root, "datasources");
+    if names.is_empty() { vec!["default".into()] } else { names }
+}
+
+/// Every detector's rules, with no word about what is wrong: [`read`] says it.
+fn rules(root: &Node, dir: &Path, environment: Environment<'_>) -> Vec<(String, Patterns)> {
+    let mut reader = Reader::new("", "", dir, Some(environment));
+    let detectors = root.get("detectors").and_then(Node::entries).unwrap_or_default();
+    detectors
+        .iter()
+        .filter_map(|detector| {
+            let patterns = Patterns::from_yaml(detector.value.get("rules")?, &mut reader)?;
+            Some((detector.key.clone(), patterns))
+        })
+        .collect()
+}
+
 fn entry<'n>(root: &'n Node, key: &str) -> Option<&'n Entry> {
     root.entries()?.iter().find(|entry| entry.key == key)
 }
@@ -275,6 +304,23 @@ impl DetectorSection {
 }
 
 impl Detector {
+    /// The fields in clickdetect's shape, as templates see them and alerts carry them.
+    pub fn to_map(&self, max_detector_time: Option<Duration>) -> Map<String, Json> {
+        let fields = [
+            ("name", self.name.as_str().into()),
+            ("for_time", self.for_text.as_str().into()),
+            ("description", self.description.as_str().into()),
+            ("rules", self.rules.to_json()),
+            ("webhooks", self.webhooks.to_json()),
+            ("data", self.data.clone()),
+            ("tenant", self.tenant.as_str().into()),
+            ("active", self.active.into()),
+            ("sigma", false.into()),
+            ("max_detector_time", max_detector_time.map_or(Json::Null, |limit| limit.as_secs_f64().into())),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     fn to_json(&self) -> Json {
         let this = self.clone();
         let section = DetectorSection {
@@ -338,7 +384,7 @@ impl FromYaml for Switch {
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         if matches!(node.value, Value::Scalar(_)) {
             let is_on = bool::from_yaml(node, reader)?;
-            let mut defaults = || triage::Config::from_yaml(&Node::plain("{}", node.at), reader);
+            let mut defaults = || triage::Config::from_yaml(&Node::default_of("{}", node.at), reader);
             return if is_on { defaults().map(Some).map(Self) } else { Some(Self(None)) };
         }
         triage::Config::from_yaml(node, reader).map(Some).map(Self)
@@ -381,6 +427,33 @@ impl FromYaml for Plugins {
     fn to_json(&self) -> Json {
         let named = self.clickagentic.iter().map(|switch| ("clickagentic".to_owned(), switch.to_json()));
         named.collect::<BTreeMap<_, _>>().into_iter().collect()
+    }
+}
+
+/// Paths and globs, and where each stands in the runner.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Patterns(pub Vec<(String, Position)>);
+
+impl Patterns {
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(text, _)| text.as_str())
+    }
+}
+
+impl FromYaml for Patterns {
+    const TYPE: &'static str = "list of paths";
+
+    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let texts = Vec::<String>::from_yaml(node, reader)?;
+        let places: Vec<Position> = match &node.value {
+            Value::List(items) => items.iter().map(|item| item.at).collect(),
+            _ => vec![node.at],
+        };
+        Some(Self(texts.into_iter().zip(places).collect()))
+    }
+
+    fn to_json(&self) -> Json {
+        self.texts().collect()
     }
 }
 

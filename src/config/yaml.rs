@@ -11,7 +11,7 @@
 mod build;
 mod scalar;
 
-pub(crate) use build::unquoted_size;
+pub(crate) use build::not_a_size;
 pub use scalar::{Resolved, Scalar, Style};
 
 /// Of a file; a rule or a runner is a few kilobytes.
@@ -87,12 +87,13 @@ impl Node {
         self.scalar().is_some_and(|scalar| scalar.resolve() == Resolved::Null)
     }
 
-    /// `text` as a plain scalar; `[]` and `{}` are the empty list and map.
-    pub fn plain(text: &str, at: Position) -> Self {
+    /// A declared default: `[]` and `{}` are the empty list and map, all else a scalar, the empty one a text.
+    pub fn default_of(text: &str, at: Position) -> Self {
+        let style = if text.is_empty() { Style::Quoted } else { Style::Plain };
         let value = match text {
             "[]" => Value::List(Vec::new()),
             "{}" => Value::Map(Vec::new()),
-            _ => Value::Scalar(Scalar { text: text.into(), style: Style::Plain }),
+            _ => Value::Scalar(Scalar { text: text.into(), style }),
         };
         Self { at, value }
     }

@@ -8,5 +8,4 @@ mod search;
 mod slots;
 mod windows;
 
-pub use search::{Found, Search, SearchError, TriagePolicy};
-pub use slots::Slots;
+pub use search::{Found, Search, SearchError, Source, TriagePolicy, Watch};

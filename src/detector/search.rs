@@ -13,24 +13,66 @@ use crate::alert::{self, Alert, Data};
 use crate::clock::{Clock, Timestamp, Window};
 use crate::config;
 use crate::datasource::{Datasource, Limits, QueryError};
-use crate::rule::template::{Context, Query, RenderError};
 use crate::rule::Rule;
+use crate::rule::template::{self, Context, Query, RenderError};
 use crate::store::{Store, StoreError, alerts, rules};
 
 /// A rule that is ready to be searched.
 pub struct Search {
-    pub detector: Arc<config::Detector>,
-    pub rule: Arc<Rule>,
-    pub query: Query,
-    pub datasource: Arc<dyn Datasource>,
-    pub slots: Slots,
-    pub store: Store,
-    pub clock: Clock,
-    /// `None` where this rule's alerts are not triaged.
-    pub triage: Option<TriagePolicy>,
+    watch: Arc<Watch>,
+    rule: Rule,
+    query: Query,
+    source: Arc<Source>,
+    store: Store,
+    clock: Clock,
+    triage: Option<TriagePolicy>,
     state: Mutex<State>,
     is_running: AtomicBool,
     overlaps: AtomicU64,
+}
+
+/// A detector with what its rules share of it.
+pub struct Watch {
+    pub detector: config::Detector,
+    /// Cap on one tick of one rule (`max_detector_time`).
+    pub limit: Option<Duration>,
+    snapshot: Map<String, Value>,
+    for_templates: minijinja::Value,
+}
+
+impl Watch {
+    /// `datasource` is the default one's settings, which clickdetect shows inside the detector.
+    pub fn new(detector: config::Detector, limit: Option<Duration>, datasource: &Map<String, Value>) -> Self {
+        let fields = [
+            ("name", detector.name.as_str().into()),
+            ("for_time", detector.for_text.as_str().into()),
+            ("description", detector.description.as_str().into()),
+            ("rules", detector.rules.as_slice().into()),
+            ("webhooks", detector.webhooks.as_slice().into()),
+            ("data", detector.data.clone()),
+            ("tenant", detector.tenant.as_str().into()),
+            ("active", detector.active.into()),
+            ("datasource", datasource.clone().into()),
+            ("sigma", false.into()),
+            ("max_detector_time", limit.map(|limit| limit.as_secs_f64()).into()),
+        ];
+        let snapshot: Map<_, _> = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        Self { detector, limit, for_templates: template::value(&snapshot), snapshot }
+    }
+}
+
+/// A datasource with how many queries may run on it.
+pub struct Source {
+    pub datasource: Arc<dyn Datasource>,
+    slots: Slots,
+    for_templates: minijinja::Value,
+}
+
+impl Source {
+    pub fn new(datasource: Arc<dyn Datasource>) -> Self {
+        let for_templates = template::value(datasource.settings());
+        Self { datasource, slots: Slots::default(), for_templates }
+    }
 }
 
 /// How alerts wait for their verdict.
@@ -87,22 +129,21 @@ impl Drop for Turn<'_> {
 }
 
 impl Search {
+    /// `triage` is `None` where this rule's alerts are not triaged.
     pub fn new(
-        detector: Arc<config::Detector>,
-        rule: Arc<Rule>,
+        watch: Arc<Watch>,
+        rule: Rule,
         query: Query,
-        datasource: (Arc<dyn Datasource>, Slots),
+        source: Arc<Source>,
         store: Store,
         clock: Clock,
         triage: Option<TriagePolicy>,
     ) -> Self {
-        let (datasource, slots) = datasource;
         Self {
-            detector,
+            watch,
             rule,
             query,
-            datasource,
-            slots,
+            source,
             store,
             clock,
             triage,
@@ -112,13 +153,21 @@ impl Search {
         }
     }
 
+    pub fn rule_id(&self) -> &str {
+        &self.rule.id
+    }
+
+    pub fn detector_key(&self) -> &str {
+        &self.watch.detector.key
+    }
+
     /// Searches what is due at `due`. Shutdown drops the query and leaves the cursor where it was.
     pub async fn tick(self: Arc<Self>, due: Timestamp, shutdown: CancellationToken) {
         let Some(_turn) = Turn::take(&self.is_running) else {
             self.count_overlap().await;
             return;
         };
-        let limit = self.detector.max_detector_time;
+        let limit = self.watch.limit;
         let search = async {
             match limit {
                 None => self.catch_up(due).await,
@@ -138,10 +187,10 @@ impl Search {
 
     /// Searches all windows from the cursor to `due`, oldest first; stops at the first that fails.
     async fn catch_up(&self, due: Timestamp) -> Result<(), SearchError> {
-        let delay_s = self.detector.delay.as_secs() as i64;
+        let delay_s = self.watch.detector.delay.as_secs() as i64;
         let end_s = due.as_second() - delay_s;
         let cursor_s = self.cursor(end_s).await?;
-        let plan = windows::plan(cursor_s, end_s, self.detector.interval, self.detector.max_catch_up);
+        let plan = windows::plan(cursor_s, end_s, self.watch.detector.interval, self.watch.detector.max_catch_up);
         if let Some(gap) = plan.gap {
             self.give_up(gap).await?;
         }
@@ -155,19 +204,19 @@ impl Search {
     /// Where this rule stands. A first start looks back one interval; so does a rule whose cursor lies in the
     /// future, because the clock was set back: better to search some seconds twice than to pass over any.
     async fn cursor(&self, end_s: i64) -> Result<i64, SearchError> {
-        let look_back_s = end_s - self.detector.interval.as_secs_f64().ceil() as i64;
+        let look_back_s = end_s - self.watch.detector.interval.as_secs_f64().ceil() as i64;
         let known = self.state().cursor_s;
         let known = match known {
             Some(cursor_s) => Some(cursor_s),
             None => {
-                let (detector, rule) = (self.detector.key.clone(), self.rule.id.clone());
+                let (detector, rule) = (self.watch.detector.key.clone(), self.rule.id.clone());
                 self.store.read(move |connection| rules::cursor(connection, &detector, &rule)).await?
             }
         };
         let cursor_s = match known {
             None => look_back_s,
             Some(cursor_s) if cursor_s > self.clock.now().as_second() + 1 => {
-                let (detector, rule) = (&self.detector.key, &self.rule.id);
+                let (detector, rule) = (&self.watch.detector.key, &self.rule.id);
                 tracing::warn!(%detector, %rule, cursor_s, "the clock was set back: searching again from one interval ago");
                 look_back_s
             }
@@ -180,21 +229,27 @@ impl Search {
     /// Runs the rule's query over one window and holds the count against its size. Saves nothing.
     pub async fn search(&self, window: Window) -> Result<Found, SearchError> {
         let limits = Limits {
-            time: self.detector.timeout,
-            rows: self.detector.max_rows,
-            bytes: self.detector.max_bytes,
+            time: self.watch.detector.timeout,
+            rows: self.watch.detector.max_rows,
+            bytes: self.watch.detector.max_bytes,
         };
-        let query = self.query.render(&self.context(window))?;
-        let rows = self.slots.run(self.datasource.query(&query, window, &limits)).await?;
+        let query = self.query.render(&Context {
+            window,
+            interval: &self.watch.detector.for_text,
+            detector: self.watch.for_templates.clone(),
+            datasource: self.source.for_templates.clone(),
+        })?;
+        let datasource = &self.source.datasource;
+        let rows = self.source.slots.run(datasource.query(&query, window, &limits)).await?;
         if !self.rule.size.holds(rows.count) {
             return Ok(Found { count: rows.count, alert: None });
         }
-        let settings = self.datasource.settings();
+        let settings = datasource.settings();
         let kind = settings.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
         let alert = Alert {
-            id: alert::identity(&self.detector.key, &self.rule.id, window),
-            rule: self.rule_snapshot(window),
-            detector: self.detector_snapshot(),
+            id: alert::identity(&self.watch.detector.key, &self.rule.id, window),
+            rule: self.rule_snapshot(),
+            detector: self.watch.snapshot.clone(),
             datasource: settings.clone(),
             data: Data { len: rows.count, value: rows.rows, datasource: kind, cut: rows.cut },
             window,
@@ -205,10 +260,10 @@ impl Search {
 
     /// Alert and cursor in ONE transaction: both or neither.
     async fn save(&self, window: Window, found: Found) -> Result<(), SearchError> {
-        let (detector, rule) = (self.detector.key.clone(), self.rule.id.clone());
+        let (detector, rule) = (self.watch.detector.key.clone(), self.rule.id.clone());
         let now = self.clock.now();
         let handling = alerts::Handling {
-            webhooks: self.detector.webhooks.clone(),
+            webhooks: self.watch.detector.webhooks.clone(),
             triage: self.triage.map(|policy| alerts::Queueing {
                 hold_until: now.checked_add(policy.deadline).unwrap_or(now),
                 capacity: policy.capacity,
@@ -227,7 +282,7 @@ impl Search {
             .await?;
         self.state().cursor_s = Some(end_s);
         if is_new {
-            let (detector, rule) = (&self.detector.key, &self.rule.id);
+            let (detector, rule) = (&self.watch.detector.key, &self.rule.id);
             tracing::info!(%detector, %rule, %window, "rule fired");
             self.store.signals().alert_saved.notify_one();
             self.store.signals().outbox_changed.notify_one();
@@ -240,9 +295,9 @@ impl Search {
         let now = self.clock.now();
         let reason = format!(
             "older than max_catch_up ({:?}) when the rule could be searched again",
-            self.detector.max_catch_up
+            self.watch.detector.max_catch_up
         );
-        let (detector, rule) = (self.detector.key.clone(), self.rule.id.clone());
+        let (detector, rule) = (self.watch.detector.key.clone(), self.rule.id.clone());
         tracing::warn!(%detector, %rule, %window, reason, "gap: this window will not be searched");
         let gap = rules::Gap { detector, rule, window, reason, recorded_at: now };
         let end_s = window.end.as_second();
@@ -258,7 +313,7 @@ impl Search {
 
     /// Logs a problem when it begins, changes or ends, and counts every failure in the store.
     async fn report(&self, result: Result<(), SearchError>) {
-        let (detector, rule) = (&self.detector.key, &self.rule.id);
+        let (detector, rule) = (&self.watch.detector.key, &self.rule.id);
         let Err(error) = result else {
             if self.state().failing.take().is_some() {
                 tracing::info!(%detector, %rule, "rule is searched again");
@@ -285,7 +340,7 @@ impl Search {
 
     async fn count_overlap(&self) {
         let overlaps = self.overlaps.fetch_add(1, Ordering::Relaxed) + 1;
-        let (detector, rule) = (self.detector.key.clone(), self.rule.id.clone());
+        let (detector, rule) = (self.watch.detector.key.clone(), self.rule.id.clone());
         if overlaps == 1 {
             tracing::warn!(%detector, %rule, "a tick is due while the last one still runs: not started twice");
         }
@@ -294,29 +349,15 @@ impl Search {
         }
     }
 
-    fn context(&self, window: Window) -> Context<'_> {
-        Context {
-            window: Some(window),
-            rule: &self.rule,
-            detector: &self.detector,
-            datasource: self.datasource.settings(),
-        }
-    }
-
-    fn rule_snapshot(&self, window: Window) -> Map<String, Value> {
-        let description = self.query.render_description(&self.context(window)).unwrap_or_else(|error| {
-            tracing::warn!(rule = %self.rule.id, %error, "description is delivered as it is written");
-            self.rule.description.clone()
-        });
-        let mut snapshot = self.rule.to_json();
+    fn rule_snapshot(&self) -> Map<String, Value> {
+        let description =
+            self.query.render_description(&self.watch.for_templates).unwrap_or_else(|error| {
+                tracing::warn!(rule = %self.rule.id, %error, "description is delivered as it is written");
+                self.rule.description.clone()
+            });
+        let mut snapshot = self.rule.to_map();
         snapshot.insert("description".into(), description.into());
-        snapshot.insert("detector".into(), self.detector.data.clone());
-        snapshot
-    }
-
-    fn detector_snapshot(&self) -> Map<String, Value> {
-        let mut snapshot = self.detector.to_json();
-        snapshot.insert("datasource".into(), self.datasource.settings().clone().into());
+        snapshot.insert("detector".into(), self.watch.detector.data.clone());
         snapshot
     }
 

@@ -1,13 +1,16 @@
 //! Rules: what to search for, and when a result is an alert.
 
+mod glob;
 pub mod load;
+mod python;
+mod scan;
 pub mod template;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A rule as its file says it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +32,28 @@ pub struct Rule {
     /// Name of the datasource; `None` is the detector's.
     pub datasource: Option<String>,
     pub path: PathBuf,
+}
+
+impl Rule {
+    /// The fields in clickdetect's shape, as templates see them and alerts carry them.
+    pub fn to_map(&self) -> Map<String, Value> {
+        let fields = [
+            ("id", self.id.as_str().into()),
+            ("name", self.name.as_str().into()),
+            ("level", self.level.get().into()),
+            ("size", self.size.to_string().into()),
+            ("active", self.active.into()),
+            ("rule", self.rule.as_str().into()),
+            ("author", self.author.as_slice().into()),
+            ("group", self.group.as_str().into()),
+            ("tags", self.tags.as_slice().into()),
+            ("data", self.data.clone()),
+            ("description", self.description.as_str().into()),
+            ("path", self.path.to_string_lossy().into()),
+            ("sigma", false.into()),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }
 
 /// How bad it would be, 0-100. The Sigma words are 10, 30, 50, 75 and 90.

@@ -131,6 +131,18 @@ pub fn settle(tx: &Transaction<'_>, id: &str, triage: &Triage, now: Timestamp) -
     outbox::on_triage_settled(tx, id, now.as_millisecond())
 }
 
+/// Fails every waiting alert with `reason`; says how many.
+pub fn settle_all_waiting(tx: &Transaction<'_>, reason: &str, now: Timestamp) -> rusqlite::Result<usize> {
+    let ids: Vec<String> = tx
+        .prepare("SELECT id FROM alerts WHERE triage_state = 'pending'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for id in &ids {
+        settle(tx, id, &Triage::Failed { reason: reason.to_owned() }, now)?;
+    }
+    Ok(ids.len())
+}
+
 /// Newest first.
 pub fn list(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Stored>> {
     connection

@@ -1,15 +1,21 @@
 //! Where alerts go.
 //!
 //! A kind is one file: its `Config`, and a [`Webhook`] that composes a message. Composing is pure, so that
-//! every kind is tested by snapshot; only `delivery` opens connections.
+//! every kind is tested by snapshot; only [`delivery`] opens connections.
 
 pub mod generic;
 pub mod stdout;
 
-use std::time::Duration;
+mod attempt;
+pub mod delivery;
+mod payload;
+mod template;
+
+use std::sync::Arc;
 
 use crate::alert::Alert;
 use crate::config::kinds;
+use crate::http::{Destination, Request};
 use crate::triage::Triage;
 
 kinds! {
@@ -27,7 +33,23 @@ kinds! {
 
 /// A destination.
 pub trait Webhook: Send + Sync {
+    /// The message that tells of an alert. Opens nothing, waits for nothing.
     fn compose(&self, message: &Message<'_>) -> Result<Outgoing, ComposeError>;
+
+    /// Where its requests go; `None` where it sends none.
+    fn destination(&self) -> Option<Destination> {
+        None
+    }
+}
+
+impl Config {
+    /// The destination that the configuration describes; `colour` is for those that a person reads.
+    pub fn build(&self, colour: bool) -> Result<Arc<dyn Webhook>, ComposeError> {
+        Ok(match self {
+            Self::Generic(config) => Arc::new(generic::Generic::new(config)?),
+            Self::Stdout(config) => Arc::new(stdout::Stdout::new(config, colour)),
+        })
+    }
 }
 
 /// What is to be told about an alert.
@@ -49,21 +71,18 @@ pub enum Outgoing {
     Stdout(String),
 }
 
-/// One HTTP request, ready to be sent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Request {
-    pub method: &'static str,
-    pub url: String,
-    /// Names in lower case.
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    /// For the whole exchange, connect to last byte of the answer.
-    pub timeout: Duration,
-    /// Whether the server's certificate is verified.
-    pub verify: bool,
-}
-
 /// The message cannot be composed: trying again will not help, it goes to the dead letters.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ComposeError(pub String);
+
+/// The word for a level, in clickdetect's bands.
+pub fn severity(level: u8) -> &'static str {
+    match level {
+        80.. => "critical",
+        60.. => "high",
+        40.. => "medium",
+        20.. => "low",
+        _ => "informational",
+    }
+}

@@ -1,9 +1,17 @@
-//! Standard output.
+//! Standard output: a readable block an alert, or a line of JSON.
+//!
+//! Rows and model text go through [`text::escape`]: what an attacker wrote into a log is shown, not obeyed.
 
-use serde_json::Value as Json;
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value as Json};
 
 use crate::config::yaml::Node;
 use crate::config::{FromYaml, Reader, section};
+use crate::text;
+use crate::triage::{Triage, Verdict};
+
+use super::{ComposeError, Message, Outgoing, Webhook, payload, severity};
 
 section! {
     /// Writes each alert to standard output.
@@ -19,6 +27,203 @@ pub enum Format {
     Text,
     Json,
 }
+
+/// Writes to standard output.
+pub struct Stdout {
+    format: Format,
+    colour: bool,
+}
+
+impl Stdout {
+    /// `colour` only where a person reads it: standard output is a terminal and nobody said no.
+    pub fn new(config: &Config, colour: bool) -> Self {
+        Self { format: config.format, colour }
+    }
+}
+
+impl Webhook for Stdout {
+    fn compose(&self, message: &Message<'_>) -> Result<Outgoing, ComposeError> {
+        let text = match self.format {
+            Format::Json => line(message),
+            Format::Text => Block { text: String::new(), colour: self.colour }.of(message),
+        };
+        Ok(Outgoing::Stdout(text))
+    }
+}
+
+/// The default body with the alert's id and, in an update, `update`. JSON escapes the control characters below
+/// 0x20 by itself; the others are escaped here, as JSON does it.
+fn line(message: &Message<'_>) -> String {
+    let mut fields = Map::new();
+    fields.insert("alert_id".into(), message.alert.id.as_str().into());
+    if message.is_update {
+        fields.insert("update".into(), true.into());
+    }
+    fields.extend(payload::body(message));
+    let mut line = String::new();
+    for character in Json::Object(fields).to_string().chars() {
+        if text::is_unsafe(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                write_to(&mut line, format_args!("\\u{unit:04x}"));
+            }
+        } else {
+            line.push(character);
+        }
+    }
+    line.push('\n');
+    line
+}
+
+/// A block as it is written.
+struct Block {
+    text: String,
+    colour: bool,
+}
+
+impl Block {
+    fn of(mut self, message: &Message<'_>) -> String {
+        let alert = message.alert;
+        let level = alert.level();
+        let what = if message.is_update { "verdict for " } else { "" };
+        let title = format!("{} {level}  {what}{}", severity(level).to_uppercase(), wide(alert.rule_name()));
+        let title = self.paint(colour_of(level), &title);
+        self.line(format_args!("{title}"));
+        self.field("alert", &alert.id);
+        if !message.is_update {
+            let minutes = format!("{} to {}", alert.window.start, alert.window.end);
+            self.field("window", &minutes);
+            let detector = alert.detector.get("name").and_then(Json::as_str).unwrap_or_default();
+            let tenant = alert.detector.get("tenant").and_then(Json::as_str).unwrap_or("default");
+            self.field("detector", &format!("{} (tenant {})", cell(detector), cell(tenant)));
+            if let Some(description) = alert.rule.get("description").and_then(Json::as_str).filter(|text| !text.is_empty()) {
+                self.field("about", &wide(description));
+            }
+            self.rows(message);
+        }
+        self.triage(message.triage);
+        self.text.push('\n');
+        self.text
+    }
+
+    /// The first rows and columns as a table.
+    fn rows(&mut self, message: &Message<'_>) {
+        let data = &message.alert.data;
+        let rows = &data.value[..data.value.len().min(MAX_ROWS)];
+        let mut columns: Vec<&String> = Vec::new();
+        for key in rows.iter().flat_map(Map::keys) {
+            if !columns.contains(&key) {
+                columns.push(key);
+            }
+        }
+        let mut matches = data.len.to_string();
+        if data.len > rows.len() as u64 {
+            write_to(&mut matches, format_args!(", the first {} shown", rows.len()));
+        }
+        if columns.len() > MAX_COLUMNS {
+            write_to(&mut matches, format_args!(", {MAX_COLUMNS} of {} columns", columns.len()));
+        }
+        if let Some(cut) = &data.cut {
+            write_to(&mut matches, format_args!(" ({})", text::escape(cut)));
+        }
+        self.field("matches", &matches);
+        columns.truncate(MAX_COLUMNS);
+        if columns.is_empty() {
+            return;
+        }
+        let mut table = comfy_table::Table::new();
+        table.load_preset(comfy_table::presets::NOTHING);
+        table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+        table.set_header(columns.iter().map(|name| cell(name)));
+        for row in rows {
+            table.add_row(columns.iter().map(|name| row.get(*name).map_or_else(String::new, shown)));
+        }
+        for line in table.lines() {
+            let line = line.trim_end().to_owned();
+            self.line(format_args!("    {line}"));
+        }
+    }
+
+    fn triage(&mut self, triage: &Triage) {
+        match triage {
+            Triage::Skipped => {}
+            Triage::Pending => self.field("verdict", "pending: it follows"),
+            Triage::Failed { reason } => self.field("verdict", &format!("none, triage failed: {}", wide(reason))),
+            Triage::Done { verdict } => self.verdict(verdict),
+        }
+    }
+
+    fn verdict(&mut self, verdict: &Verdict) {
+        let scores = format!(
+            "{:?}, risk {}, false positive {}, confidence {}",
+            verdict.severity, verdict.risk_score, verdict.false_positive_score, verdict.confidence
+        );
+        let scores = self.paint(BOLD, &scores);
+        self.field("verdict", &scores);
+        self.field("", &wide(&verdict.title));
+        self.field("", &wide(&verdict.summary));
+        if !verdict.affected_entities.is_empty() {
+            let entities: Vec<_> = verdict.affected_entities.iter().map(|entity| cell(entity)).collect();
+            self.field("entities", &entities.join(", "));
+        }
+        if !verdict.recommended_action.is_empty() {
+            self.field("do next", &wide(&verdict.recommended_action));
+        }
+        for (index, step) in verdict.mitigations.iter().enumerate() {
+            let name = if index == 0 { "steps" } else { "" };
+            self.field(name, &format!("{}. {}", index + 1, wide(step)));
+        }
+    }
+
+    /// `name` in a column of its own; `value` is escaped already.
+    fn field(&mut self, name: &str, value: &str) {
+        self.line(format_args!("  {name:<9} {value}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        write_to(&mut self.text, line);
+        self.text.push('\n');
+    }
+
+    fn paint(&self, colour: &str, text: &str) -> String {
+        if self.colour { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+fn shown(value: &Json) -> String {
+    match value {
+        Json::String(text) => cell(text),
+        Json::Null => String::new(),
+        other => cell(&other.to_string()),
+    }
+}
+
+fn cell(text: &str) -> String {
+    text::escape_within(text, MAX_CELL)
+}
+
+fn wide(text: &str) -> String {
+    text::escape_within(text, MAX_LINE)
+}
+
+fn write_to(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.write_fmt(arguments).expect("a string takes all that is written");
+}
+
+fn colour_of(level: u8) -> &'static str {
+    match severity(level) {
+        "critical" => "1;31",
+        "high" => "31",
+        "medium" => "33",
+        _ => "36",
+    }
+}
+
+const BOLD: &str = "1";
+const MAX_ROWS: usize = 5;
+const MAX_COLUMNS: usize = 6;
+/// Characters.
+const MAX_CELL: usize = 40;
+const MAX_LINE: usize = 400;
 
 impl FromYaml for Format {
     const TYPE: &'static str = "text | json";

@@ -1,1 +1,4 @@
+//! Whole paths, by what the user sees. One binary, a file per subject.
 
+mod architecture;
+mod soak;

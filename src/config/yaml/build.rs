@@ -88,7 +88,10 @@ impl Builder {
                 root = Some(node);
             }
         }
-        Ok(root.unwrap_or_else(|| Node::plain("", START)))
+        Ok(root.unwrap_or_else(|| Node {
+            at: START,
+            value: Value::Scalar(Scalar { text: String::new(), style: Style::Plain }),
+        }))
     }
 
     /// The root, once this event finished it.
@@ -335,11 +338,11 @@ fn quote_size(text: &str, line: usize) -> Option<(String, Problem)> {
     let column = before.chars().count() + 1;
     let fixed = format!("{before}\">0\"");
     lines[index] = &fixed;
-    let message = format!("size: {}", unquoted_size(value));
+    let message = format!("size: {}", not_a_size(value));
     Some((lines.join("\n"), Problem { at: Position { line: index + 1, column }, message }))
 }
 
 /// What to say of a `size` that is none.
-pub(crate) fn unquoted_size(value: &str) -> String {
+pub(crate) fn not_a_size(value: &str) -> String {
     format!("`{value}` is not a size: quote an operator and a row count, e.g. size: \">5\"")
 }

@@ -1,0 +1,54 @@
+# make demo    all set-up, then the main job on real input
+# make test    all set-up, then the whole test suite
+# make bench   what it costs, side by side
+# make soak    kill -9, 200 times
+
+cache := $(or $(WATCHPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/watchpost)
+export CARGO_TARGET_DIR ?= $(cache)/target
+deny := $(cache)/tools/cargo-deny-0.20.2/bin/cargo-deny
+nextest := $(shell command -v cargo-nextest 2>/dev/null)
+
+.PHONY: demo test unit lint deny docs bench soak setup bundled clean
+
+demo: setup
+	@echo "demo: building (the first time takes some minutes)" >&2
+	@cargo build --quiet
+	@$(CARGO_TARGET_DIR)/debug/watchpost demo
+
+test: setup lint unit deny docs
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- --deny warnings
+
+unit:
+ifdef nextest
+	cargo nextest run --workspace --no-fail-fast
+else
+	cargo test --workspace --no-fail-fast
+endif
+
+# Without the advisory database, which is fetched from the network: `cargo deny check advisories` where there is one.
+deny:
+	@scripts/setup tools
+	@if [ -x $(deny) ]; then $(deny) --offline check bans licenses sources; fi
+
+docs:
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+
+bench: setup
+	cargo bench
+
+soak: setup
+	cargo build --quiet
+	WATCHPOST_SOAK_KILLS=200 cargo test --test it -- soak --nocapture
+
+# The shipped binary, DuckDB inside. The first build compiles its C++: 15 to 30 minutes on two cores.
+bundled:
+	cargo build --release --features bundled-duckdb
+
+setup:
+	@scripts/setup duckdb model
+
+clean:
+	rm -rf $(CARGO_TARGET_DIR)

@@ -1,0 +1,218 @@
+//! Bodies that the operator writes, as Jinja templates.
+//!
+//! Strings print as they are, everything else as JSON, so that clickdetect's `{ "rule": {{ rule }} }` works. Where
+//! the body is JSON, what is printed between quotes is escaped as JSON wants it: `"{{ data.value[0].user }}"`
+//! stays valid, and stays one field, whatever an attacker wrote into the log. Outside quotes a string prints
+//! as it is: `{{ value | tojson }}` puts the quotes around it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use minijinja::value::{Value, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, UndefinedBehavior};
+use serde_json::Map;
+
+/// A template whose syntax has been checked.
+#[derive(Debug)]
+pub struct Template {
+    environment: Environment<'static>,
+    is_json: bool,
+}
+
+impl Template {
+    /// `is_json` where what comes out is to be JSON. Fails with line and reason where `source` is no template.
+    pub fn new(source: &str, is_json: bool) -> Result<Self, String> {
+        let mut environment = Environment::new();
+        // A field that is not there (no verdict yet) prints nothing: it must not cost the alert its delivery.
+        environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_fuel(Some(FUEL));
+        environment.add_filter("tojson", |value: &Value| json(value));
+        environment.add_filter("to_list", |items: &Value| joined(items, ""));
+        environment.add_filter("to_list_like", |items: &Value| joined(items, "'"));
+        environment.add_template_owned(NAME, source.to_owned()).map_err(|error| reason(&error))?;
+        Ok(Self { environment, is_json })
+    }
+
+    /// Fails where a filter gets what it cannot take, or where work or result passes its bounds.
+    pub fn render(&self, variables: &Map<String, serde_json::Value>) -> Result<Vec<u8>, String> {
+        let mut body = Body::default();
+        let place = Arc::clone(&body.place);
+        let is_json = self.is_json;
+        let mut environment = self.environment.clone();
+        environment.set_formatter(move |out, _, value| print(out, value, is_json && place.is_quoted()));
+        let template = environment.get_template(NAME).map_err(|error| reason(&error))?;
+        match template.render_captured_to(Value::from_serialize(variables), &mut body) {
+            Ok(_) => Ok(body.bytes),
+            Err(_) if body.is_full => Err(format!("template: the body passes {MAX_BODY_BYTES} bytes")),
+            Err(error) => Err(reason(&error)),
+        }
+    }
+}
+
+fn print(out: &mut Output<'_>, value: &Value, is_quoted: bool) -> Result<(), Error> {
+    let text = match (value.as_str(), value.kind()) {
+        (_, ValueKind::Undefined) => return Ok(()),
+        (Some(text), _) => text.to_owned(),
+        (None, _) => json(value)?,
+    };
+    if !is_quoted {
+        return out.write_str(&text).map_err(Error::from);
+    }
+    let escaped = json(&Value::from(text))?;
+    out.write_str(&escaped[1..escaped.len() - 1]).map_err(Error::from)
+}
+
+fn json(value: &Value) -> Result<String, Error> {
+    serde_json::to_string(value)
+        .map_err(|error| Error::new(ErrorKind::BadSerialization, "not a value of JSON").with_source(error))
+}
+
+/// `a, b`, or with a quote around each: `'a', 'b'`. One string counts as a list of one, nothing as an empty one.
+fn joined(items: &Value, quote: &str) -> Result<String, Error> {
+    let items = match items.kind() {
+        ValueKind::Undefined | ValueKind::None => Vec::new(),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => items.try_iter()?.collect(),
+        _ => vec![items.clone()],
+    };
+    let items: Result<Vec<_>, Error> = items
+        .iter()
+        .map(|item| Ok(format!("{quote}{}{quote}", item.as_str().map_or_else(|| json(item), |text| Ok(text.to_owned()))?)))
+        .collect();
+    Ok(items?.join(", "))
+}
+
+fn reason(error: &Error) -> String {
+    let line = error.line().map(|line| format!(" line {line}")).unwrap_or_default();
+    match error.detail() {
+        Some(detail) => format!("template{line}: {}: {detail}", error.kind()),
+        None => format!("template{line}: {}", error.kind()),
+    }
+}
+
+/// The body as it grows, bounded, and where its end stands.
+#[derive(Default)]
+struct Body {
+    bytes: Vec<u8>,
+    place: Arc<Place>,
+    is_full: bool,
+}
+
+impl io::Write for &mut Body {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > MAX_BODY_BYTES {
+            self.is_full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.place.pass(bytes);
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether what is written next stands between JSON's quotes. Atomic only because a formatter must be `Sync`.
+#[derive(Default)]
+struct Place(AtomicU8);
+
+impl Place {
+    fn is_quoted(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & QUOTED != 0
+    }
+
+    fn pass(&self, bytes: &[u8]) {
+        let mut place = self.0.load(Ordering::Relaxed);
+        for byte in bytes {
+            place = match (place, byte) {
+                (OUTSIDE, b'"') => QUOTED,
+                (OUTSIDE, _) => OUTSIDE,
+                (QUOTED, b'"') => OUTSIDE,
+                (QUOTED, b'\\') => QUOTED | AFTER_BACKSLASH,
+                _ => QUOTED,
+            };
+        }
+        self.0.store(place, Ordering::Relaxed);
+    }
+}
+
+const OUTSIDE: u8 = 0;
+const QUOTED: u8 = 1;
+const AFTER_BACKSLASH: u8 = 2;
+
+const NAME: &str = "template";
+/// Steps of a template: a loop over the most rows that an alert keeps takes a thousandth of it.
+const FUEL: u64 = 50_000_000;
+const MAX_BODY_BYTES: usize = 32 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn render(source: &str, is_json: bool, variables: serde_json::Value) -> Result<String, String> {
+        let variables = variables.as_object().unwrap().clone();
+        Template::new(source, is_json)?.render(&variables).map(|body| String::from_utf8(body).unwrap())
+    }
+
+    #[test]
+    fn objects_and_numbers_print_as_json_and_strings_as_they_are() {
+        let source = r#"{ "rule": {{ rule }}, "n": {{ rule.level }}, "on": {{ rule.active }}, "none": {{ rule.data }} } {{ rule.name }}"#;
+        let variables = json!({"rule": {"name": "a \"b\"", "level": 75, "active": true, "data": null, "tags": ["x"]}});
+        insta::assert_snapshot!(render(source, false, variables).unwrap(), @r#"{ "rule": {"name":"a \"b\"","level":75,"active":true,"data":null,"tags":["x"]}, "n": 75, "on": true, "none": null } a "b""#);
+    }
+
+    #[test]
+    fn log_text_cannot_break_a_json_body_or_add_a_field_to_it() {
+        let hostile = json!({"user": "x\", \"severity\": \"low", "path": "C:\\new\n", "rows": [{"a": "\""}]});
+        for source in [
+            r#"{"user": "{{ user }}", "path": "{{ path }}", "text": "rows: {{ rows }}"}"#,
+            r#"{"user": {{ user | tojson }}, "path": "{% if path %}{{ path }}{% endif %}", "text": "rows: {{ rows | tojson }}"}"#,
+            r#"{% set t %}rows: {{ rows }}{% endset %}{"user": {{ user | tojson }}, "path": {{ path | tojson }}, "text": "{{ t }}"}"#,
+        ] {
+            let body = render(source, true, hostile.clone()).unwrap();
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+            let wanted = json!({"user": hostile["user"], "path": hostile["path"], "text": "rows: [{\"a\":\"\\\"\"}]"});
+            assert_eq!(body, wanted, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_quote_that_the_template_escapes_does_not_end_the_string() {
+        let body = render(r#"{"text": "say \"{{ user }}\" \\", "user": "{{ user }}"}"#, true, json!({"user": "a\"b"}));
+        insta::assert_snapshot!(body.unwrap(), @r#"{"text": "say \"a\"b\" \\", "user": "a\"b"}"#);
+    }
+
+    #[test]
+    fn the_list_filters_are_clickdetects() {
+        let source = r#"{{ tags | to_list }} | {{ tags | to_list_like }} | {{ none_such | to_list or "-" }} | {{ one | to_list }}"#;
+        let text = render(source, false, json!({"tags": ["a", 1, "c"], "one": "x"})).unwrap();
+        assert_eq!(text, "a, 1, c | 'a', '1', 'c' | - | x");
+    }
+
+    #[test]
+    fn a_field_that_is_not_there_prints_nothing() {
+        let source = "[{{ clickagentic.title }}][{% if clickagentic is defined %}verdict{% endif %}]";
+        assert_eq!(render(source, false, json!({})).unwrap(), "[][]");
+    }
+
+    #[test]
+    fn a_broken_template_is_refused_with_its_line() {
+        let error = Template::new("a\n{% if x %}", true).unwrap_err();
+        assert!(error.starts_with("template line 2: syntax error: "), "{error}");
+        let error = Template::new("{{ x | nosuch }}", true).unwrap_err();
+        insta::assert_snapshot!(error, @"");
+    }
+
+    #[test]
+    fn a_template_that_runs_away_is_stopped() {
+        let loops = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
+        assert!(render(loops, false, json!({})).unwrap_err().contains("fuel"));
+        let large = "{% for a in range(9999) %}{{ text }}{% endfor %}";
+        let error = render(large, false, json!({"text": "x".repeat(100_000)})).unwrap_err();
+        assert!(error.contains("33554432 bytes"), "{error}");
+    }
+}
