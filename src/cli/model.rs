@@ -106,7 +106,8 @@ pub fn run(args: Args) -> Result<Code, Failure> {
             let bar = Bar::new("embedding");
             let embedded = embed::embed(executable, &model, &output, force, &mut bar.progress())?;
             drop(bar);
-            let (name, output) = (escape(&embedded.name), escape(&output.to_string_lossy()));
+            let output = output.to_string_lossy();
+            let (name, output) = (escape(&embedded.name), escape(&output));
             writeln!(
                 out,
                 "{output} carries {name}, {}, sha256 {}",
@@ -121,7 +122,8 @@ pub fn run(args: Args) -> Result<Code, Failure> {
 fn report(imported: &Imported, done: &str, out: &mut dyn Write) -> Result<Code, Failure> {
     let Imported { name, path, sha256, is_known, info } = imported;
     let known = if *is_known { " as models.toml has it" } else { "" };
-    let path = escape(&path.to_string_lossy());
+    let path = path.to_string_lossy();
+    let path = escape(&path);
     writeln!(out, "{done} {}: {}", escape(name), described(info))?;
     writeln!(out, "  file    {path}\n  sha256  {sha256}{known}")?;
     Ok(Code::Good)
