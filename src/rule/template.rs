@@ -250,3 +250,6 @@ fn words_of(error: &Error) -> String {
         None => error.kind().to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;
