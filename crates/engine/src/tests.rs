@@ -120,7 +120,8 @@ fn a_deadline_stops_an_answer_within_a_token() {
     // The slowest machine does not write 3,000 characters in this time.
     let long = json!({ "type": "string", "minLength": 3000, "maxLength": 3000 });
     let long = Request { schema: long, max_tokens: 3000, ..request("scan") };
-    let limit = Duration::from_millis(600);
+    model.generate(&request("scan"), &Control::unlimited()).unwrap();
+    let limit = Duration::from_millis(1200);
     let started = Instant::now();
     let error = model.generate(&long, &Control::until(started + limit)).unwrap_err();
     assert!(matches!(error, GenerateError::Deadline { completion_tokens: 1.. }), "{error}");
@@ -199,7 +200,7 @@ fn a_prefix_that_would_pass_the_memory_limit_is_not_kept() {
         needed - crate::memory::sequence(roomy.shape(), crate::memory::default_context(roomy.shape()) - 256);
     let mut tight = open(&Options { memory_limit_bytes: Some(floor), ..options });
     let request = Request { max_tokens: 100, ..request("scan") };
-    let mut cached = |model: &mut Model| {
+    let cached = |model: &mut Model| {
         model.generate(&request, &Control::unlimited()).unwrap();
         model.generate(&request, &Control::unlimited()).unwrap().cached_tokens
     };
@@ -229,7 +230,7 @@ fn a_model_can_be_moved_to_its_own_thread() {
 
 #[test]
 fn bench_measures_this_machine() {
-    let bench = model().bench().unwrap();
+    let bench = model().bench();
     println!("{bench:?}");
     assert!(bench.prompt_tokens_per_second > 1.0 && bench.decode_tokens_per_second > 1.0);
     assert!(bench.load > Duration::ZERO);

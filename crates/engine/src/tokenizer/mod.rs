@@ -4,6 +4,9 @@
 //! [`Tokenizer::encode_data`] cannot produce a control token, because the vocabulary it works with has none;
 //! only [`Tokenizer::encode_template`], for the chat template's own text, looks for them.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
