@@ -23,5 +23,6 @@ pub use runner::{
     Detector, DetectorSection, Interval, Loaded, Named, Patterns, Plugins, Runner, RunnerSection, Switch,
 };
 pub use secret::Secret;
+pub use section::defaults;
 pub(crate) use section::{kinds, section};
 pub use url::Url;

@@ -116,6 +116,7 @@ pub(super) mod tests {
                 title: "Login loop against root".into(),
                 summary: "203.0.113.9 failed 7 times as root.".into(),
                 severity: Severity::High,
+                note: None,
                 confidence: 70,
                 false_positive_score: 5,
                 risk_score: 80,
