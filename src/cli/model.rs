@@ -76,6 +76,11 @@ enum Verb {
 }
 
 pub fn run(args: Args) -> Result<Code, Failure> {
+    // An error may quote a model's file, which is a stranger's text.
+    work(args).map_err(|failure| Failure { message: escape(&failure.message).into_owned(), ..failure })
+}
+
+fn work(args: Args) -> Result<Code, Failure> {
     let runner = RunnerArgs { runner: args.runner }.path();
     let registry = Registry::new(Some(&runner), args.folder.as_deref());
     let mut stdout = io::stdout().lock();

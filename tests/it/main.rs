@@ -2,6 +2,7 @@
 
 mod architecture;
 mod detection;
+mod model;
 mod soak;
 mod soc;
 mod triage;
