@@ -1,1 +1,3 @@
+//! One test binary: a file for each subject.
 
+mod check;
