@@ -1,6 +1,7 @@
 //! Whole paths, by what the user sees. One binary, a file per subject.
 
 mod architecture;
+mod check;
 mod detection;
 mod model;
 mod soak;
