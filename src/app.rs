@@ -1,8 +1,12 @@
 //! Configuration to parts to tasks. The only file that knows all of them.
 
 use std::collections::HashMap;
+<<<<<<< HEAD
 use std::io::IsTerminal as _;
 use std::path::Path;
+=======
+use std::path::{Path, PathBuf};
+>>>>>>> main
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,27 +16,31 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Timestamp, Window};
 use crate::config::Runner;
-use crate::datasource::{self, Datasource};
 use crate::detector::{Found, Search, SearchError, Source, TriagePolicy, Watch, schedule};
+use crate::http::Http;
+use crate::models::Registry;
 use crate::pipeline::Pipeline;
 use crate::rule::load::{Broken, RuleSet};
 use crate::rule::template::{self, Query};
 use crate::store::{Access, Store, rules};
+use crate::triage::provider::{ProviderError, local::Local};
 use crate::triage::{self, Triager};
 use crate::http::Http;
 use crate::webhook::delivery::{self, Delivery, Print};
-use crate::webhook::{self, Webhook};
+use crate::webhook::Webhook;
 
 /// What the command line decides.
 pub struct Options {
     pub clock: Clock,
     /// Where the `stdout` webhook writes.
     pub print: Print,
+    /// Whether a person reads it there.
+    pub colour: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Clock::system(), print: delivery::to_stdout() }
+        Self { clock: Clock::system(), print: delivery::to_stdout(), colour: false }
     }
 }
 
@@ -50,12 +58,12 @@ impl App {
     ///
     /// `rules` holds the rules of each detector, in the runner's order.
     pub async fn open(runner: Runner, rules: Vec<RuleSet>, options: Options) -> anyhow::Result<Self> {
-        let Options { clock, print } = options;
+        let Options { clock, print, colour } = options;
         let store = Store::open(&runner.store, Access::Service)?;
         let sources: Vec<_> = runner
             .datasources
             .iter()
-            .map(|(name, config)| (name.as_str(), Arc::new(Source::new(datasource::build(config, &runner.dir)))))
+            .map(|(name, config)| (name.as_str(), Arc::new(Source::new(config.build(&runner.dir)))))
             .collect();
         let source = |name: Option<&str>| -> anyhow::Result<Arc<Source>> {
             match name {
@@ -99,11 +107,19 @@ impl App {
         let mut webhooks: HashMap<String, Arc<dyn Webhook>> = HashMap::new();
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         for (name, config) in &runner.webhooks {
+<<<<<<< HEAD
             let built = webhook::build(config, colour).with_context(|| format!("webhooks.{name}"))?;
             webhooks.insert(name.clone(), built);
         }
         let http = Http::new(webhooks.values().filter_map(|webhook| webhook.destination()))?;
         let triager = runner.triage.as_ref().map(|config| triager(config, &runner.dir));
+=======
+            let built = config.build(colour).with_context(|| format!("webhooks.{name}"))?;
+            webhooks.insert(name.clone(), built);
+        }
+        let http = Http::new(webhooks.values().filter_map(|webhook| webhook.destination()))?;
+        let triager = runner.triage.as_ref().map(|config| triager(config, &runner.path));
+>>>>>>> main
         let pipeline = Pipeline { store: store.clone(), clock, triager, triage_limit: TRIAGE_LIMIT };
         let delivery = Delivery::new(store.clone(), webhooks, http, clock, print);
         // The first write: a store that is read-only or on a full disk is found out here.
@@ -165,9 +181,25 @@ fn last_interval(now: Timestamp, interval: Duration) -> Window {
         .expect("an interval is at least a second and at most ten years")
 }
 
-/// The part that triages; its model begins to load at once, in the background.
-pub fn triager(config: &triage::Config, dir: &Path) -> Triager {
-    Triager::start(config, dir)
+/// The part that triages; its model is looked for beside the runner file and loaded at once, in the background.
+pub fn triager(config: &triage::Config, runner: &Path) -> Triager {
+    let settings = triage::Settings {
+        notes: config.false_positive.as_deref().map(triage::Notes::parse).unwrap_or_default(),
+        ..triage::Settings::default()
+    };
+    let chosen = std::env::var_os("WATCHPOST_MODELS").map(PathBuf::from);
+    let registry = Registry::new(Some(runner), chosen.as_deref());
+    let defaults = watchpost_engine::Options::default();
+    let options = watchpost_engine::Options {
+        threads: config.threads.unwrap_or(defaults.threads),
+        memory_limit_bytes: config.memory_limit,
+        ..defaults
+    };
+    let model = config.model.clone();
+    Triager::start(settings, move || {
+        let found = registry.resolve(&model).map_err(|error| ProviderError::Failed(error.to_string()))?;
+        Ok(Box::new(Local::open(&found.source, &options)?))
+    })
 }
 
 /// For one alert, from prompt to last token. Far more than the deadline: a late verdict is an update.

@@ -11,6 +11,7 @@ pub mod rule;
 
 pub mod datasource;
 pub mod detector;
+pub mod models;
 pub mod store;
 pub mod triage;
 pub mod webhook;

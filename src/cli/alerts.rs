@@ -1,12 +1,13 @@
 //! `watchpost alerts`: what fired, and what triage made of it.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use super::{Code, Failure, StoreArgs, table};
 use crate::store::alerts::{self, Stored};
 use crate::text::escape;
 use crate::triage::Triage;
-use crate::webhook::stdout;
+use crate::webhook::stdout::{self, Stdout};
+use crate::webhook::{Message, Outgoing, Webhook as _};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -37,8 +38,12 @@ pub fn run(args: Args) -> Result<Code, Failure> {
             writeln!(out, "{}", serde_json::to_string(stored)?)?;
         }
     } else if args.id.is_some() {
-        for stored in &found {
-            write!(out, "{}", stdout::block(&stored.alert, &stored.triage, false))?;
+        let block = Stdout::new(&stdout::Config { format: stdout::Format::Text }, out.is_terminal());
+        for Stored { alert, triage } in &found {
+            let message = Message { alert, triage, is_update: false, idempotency_key: "" };
+            if let Outgoing::Stdout(text) = block.compose(&message)? {
+                out.write_all(text.as_bytes())?;
+            }
         }
     } else if found.is_empty() {
         writeln!(out, "no alerts")?;

@@ -72,7 +72,7 @@ fn row(delivery: &Delivery) -> [String; 8] {
         delivery.id.to_string(),
         escape(&delivery.webhook).into_owned(),
         delivery.alert_id.clone(),
-        delivery.kind.clone(),
+        delivery.kind.as_str().to_owned(),
         delivery.state.clone(),
         delivery.attempts.to_string(),
         next.flatten().map_or(String::new(), |at| at.strftime("%F %T").to_string()),

@@ -149,7 +149,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(args),
         Verb::Demo(args) => demo::run(args),
         Verb::Triage(args) => triage::run(args),
-        Verb::Model(args) => model::run(args),
+        Verb::Model(args) => return model::run(&args, None).into(),
         Verb::Alerts(args) => alerts::run(args),
         Verb::Deliveries(args) => deliveries::run(args),
         Verb::Gaps(args) => gaps::run(args),

@@ -9,6 +9,7 @@ use crate::alert::Alert;
 use crate::app;
 use crate::clock::Clock;
 use crate::config::Runner;
+use crate::triage::Config;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -31,11 +32,11 @@ pub fn run(args: Args) -> Result<Code, Failure> {
         None => (read(std::io::stdin().lock(), "standard input")?, "standard input".to_owned()),
     };
     let alert = Alert::from_json(&text, Clock::system().now()).map_err(|error| at(&shown, error))?;
-    let (mut config, dir) = triage_config(&args.runner)?;
+    let (mut config, runner) = triage_config(&args.runner)?;
     if let Some(model) = args.model {
         config.model = model;
     }
-    let triager = app::triager(&config, &dir);
+    let triager = app::triager(&config, &runner);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let verdict = runtime.block_on(triager.triage(&alert, LIMIT)).map_err(Failure::cannot_run)?;
     writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&verdict)?)?;
@@ -43,13 +44,13 @@ pub fn run(args: Args) -> Result<Code, Failure> {
 }
 
 /// The runner's triage section; its defaults where there is no runner, or one without it.
-fn triage_config(args: &RunnerArgs) -> Result<(crate::triage::Config, PathBuf), Failure> {
+fn triage_config(args: &RunnerArgs) -> Result<(Config, PathBuf), Failure> {
     let path = args.path();
     if args.runner.is_none() && !path.exists() {
-        return Ok((crate::triage::Config::default(), PathBuf::new()));
+        return Ok((Config::default(), path));
     }
-    let Runner { triage, dir, .. } = super::load(&path)?;
-    Ok((triage.unwrap_or_default(), dir))
+    let Runner { triage, .. } = super::load(&path)?;
+    Ok((triage.unwrap_or_default(), path))
 }
 
 fn read(source: impl std::io::Read, shown: &str) -> Result<String, Failure> {

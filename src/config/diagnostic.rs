@@ -75,3 +75,36 @@ pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> S
         .map(|(_, name)| format!("; did you mean `{name}`?"))
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diagnostic_says_where_what_and_how() {
+        let diagnostic = Diagnostic {
+            file: "runner.yml".into(),
+            at: Some(Position { line: 11, column: 9 }),
+            path: "detectors.five.webhooks[1]".into(),
+            message: format!("no webhook `slak`{}", suggestion("slak", ["hook", "slack"])),
+            severity: Severity::Error,
+        };
+        insta::assert_snapshot!(
+            diagnostic,
+            @"runner.yml:11:9: detectors.five.webhooks[1]: no webhook `slak`; did you mean `slack`?"
+        );
+    }
+
+    #[test]
+    fn a_diagnostic_is_one_line_whatever_it_quotes() {
+        let hostile = Diagnostic::of_file("f", Severity::Warning, "`a\nb\u{1b}[31m`");
+        assert_eq!(hostile.to_string(), "f: warning: `a\\nb\\u{1b}[31m`");
+    }
+
+    #[test]
+    fn only_what_is_near_is_suggested() {
+        assert_eq!(suggestion("webhoks", ["webhooks", "detectors"]), "; did you mean `webhooks`?");
+        assert_eq!(suggestion("foo", ["webhooks", "detectors"]), "");
+        assert_eq!(suggestion("if", ["of"]), "", "two letters are near to everything");
+    }
+}

@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
                     let message = format!("nothing is given here: write {}", article(field.kind));
                     self.within(field.name, |reader| reader.error(entry.value.at, message));
                 }
-                None => self.error(node.at, format!("the key `{}` is missing: add {0}: ({})", field.name, field.kind)),
+                None => self.error(node.at, format!("the key `{}` ({}) is missing", field.name, field.kind)),
             }
         }
         absent

@@ -87,3 +87,57 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     }
     Ok(bytes as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_clickdetect_reads_them() {
+        let seconds = |text: &str| duration(text).map(|duration| duration.as_secs_f64());
+        let good = [
+            ("30s", 30.0),
+            ("5m", 300.0),
+            ("1.5h", 5_400.0),
+            ("7d", 604_800.0),
+            ("2w", 1_209_600.0),
+            ("1mo", 2_592_000.0),
+            ("1y", 31_536_000.0),
+            (" 5 m ", 300.0),
+            (".5m", 30.0),
+            ("5.s", 5.0),
+            ("10y", 315_360_000.0),
+        ];
+        for (text, expected) in good {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for text in ["", "5", "m", "5 minutes", "5M", "1h30m", "-5m", "1.2.3s", "١s", "1e3s"] {
+            assert!(duration(text).unwrap_err().contains("is not a duration, e.g."), "{text}");
+        }
+        assert_eq!(duration("11y").unwrap_err(), "`11y` is more than 10 years");
+        assert_eq!(duration(&"9".repeat(400)).map_err(|_| ()), Err(()));
+        assert_eq!(duration_or_seconds("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration_or_seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert!(duration_or_seconds("inf").is_err());
+    }
+
+    #[test]
+    fn sizes_are_decimal_unless_they_say_i() {
+        assert_eq!(bytes("1GB"), Ok(1_000_000_000));
+        assert_eq!(bytes("1.5 KiB"), Ok(1_536));
+        assert_eq!(bytes("10"), Ok(10));
+        for text in ["", "GB", "1 XB", "-1GB", "0"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_that_is_written_is_read_as_it_was(millis in 0_u64..315_360_000_000) {
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(super::duration(&duration_text(duration)), Ok(duration));
+        }
+    }
+}

@@ -133,3 +133,6 @@ fn literal_position(
     Some(Position { line: header.line + line, column: indent + column })
 }
 
+
+#[cfg(test)]
+mod tests;

@@ -1,26 +1,206 @@
-//! Embedded DuckDB.
+//! Embedded DuckDB: queries over a database file, or over JSON, CSV and Parquet files where they lie.
 
+mod cells;
+mod kept;
+mod statement;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use ::duckdb::InterruptHandle;
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use self::store::Store;
+use super::{Datasource, Limits, QueryError, Rows};
+use crate::clock::Window;
 use crate::config::yaml::Node;
 use crate::config::{FromYaml, Reader, section, units};
 
 section! {
-    /// DuckDB inside this process: a database file, or none and queries that read JSON, CSV and Parquet files.
+    /// DuckDB inside this process: SQL over a database file, or over JSON, CSV and Parquet files.
+    ///
+    /// A rule is one statement that only reads (`SELECT`, `FROM`, `WITH`, `VALUES`, `DESCRIBE`, `SUMMARIZE`);
+    /// anything else is refused. Relative paths in queries (`read_json('logs/*.jsonl')`) start at the runner's
+    /// folder. Nothing is fetched from a network: extensions are neither installed nor loaded by themselves.
     pub struct Config {
-        /// Path of a database file, opened read-only, relative to the runner; or `:memory:`.
+        /// `:memory:`, or the path of a database file, which is opened read-only, e.g.
+        /// `/var/lib/logs/events.duckdb`.
+        ///
+        /// DuckDB holds a shared lock on the file, so another process cannot write it meanwhile: let it write a
+        /// new file and rename it over the old one, which is noticed with the next query.
         #[read(database)]
         pub database: String = ":memory:",
-        /// SQL that runs when the connection opens, e.g. `CREATE VIEW auth AS SELECT * FROM 'logs/auth.json'`.
+        /// SQL that runs once whenever the database is opened, before anything is locked, e.g.
+        /// `CREATE VIEW events AS FROM read_json('logs/*.jsonl')`.
+        ///
+        /// The database file stays read-only: what `init` creates lives in memory, beside the file's own tables,
+        /// and every rule sees it. (Not so `TEMP` objects, `USE` and settings of a session: rules run in other
+        /// sessions.) It may `LOAD` an extension that is installed on this machine and `CREATE SECRET`.
         pub init: Option<String>,
-        /// How many threads one query may use.
+        /// Threads that one query may use. 1 is best for many small rules; they still run beside each other.
         #[read(threads)]
         pub threads: usize = "1",
-        /// Memory that DuckDB may use, e.g. `512MB`, `4GiB`.
+        /// Memory for all queries together, e.g. `512MB`. A query that needs more fails; nothing is spilled to disk.
         #[read(memory_limit)]
         pub memory_limit: String = "1GB",
     }
     refused {
         "s3_key", "s3_secret", "s3_host", "s3_region", "s3_type", "r2_account", "ssl", "verify"
         => "belongs to object storage, which is not built yet: remove it and read local files"
+    }
+}
+
+/// The datasource `duckdb`.
+///
+/// A cell becomes the JSON that `cells` describes.
+pub struct DuckDb {
+    store: Arc<Store>,
+    settings: Map<String, Value>,
+    /// A query starts with a place of `quick`. One that takes long moves to `slow`, so that it does not stand in
+    /// the way of the quick ones.
+    quick: Semaphore,
+    slow: Semaphore,
+}
+
+impl DuckDb {
+    /// Opens nothing: the first query does, and each later one tries again while that fails.
+    ///
+    /// `base` is where relative paths start, of the database and in queries.
+    pub fn new(config: Config, base: &Path) -> Self {
+        let settings = Map::from_iter([
+            ("type".to_owned(), json!("duckdb")),
+            ("database".to_owned(), json!(config.database)),
+        ]);
+        Self {
+            store: Arc::new(Store::new(config, base)),
+            settings,
+            quick: Semaphore::new(QUICK_PLACES),
+            slow: Semaphore::new(SLOW_PLACES),
+        }
+    }
+
+    /// Waits for `query`, which has a place of `quick`; gives that place back once it has one of `slow`.
+    async fn finish<T>(
+        &self,
+        query: JoinHandle<T>,
+        quick: tokio::sync::SemaphorePermit<'_>,
+    ) -> Result<T, QueryError> {
+        let mut query = query;
+        let done = tokio::select! {
+            done = &mut query => done,
+            slow = async { tokio::time::sleep(QUICK).await; self.slow.acquire().await } => {
+                drop(quick);
+                let done = query.await;
+                drop(slow);
+                done
+            }
+        };
+        done.map_err(|error| QueryError::Refused(format!("DuckDB failed inside: {error}")))
+    }
+}
+
+#[async_trait]
+impl Datasource for DuckDb {
+    /// `limits.time` counts from when the query starts, not while it waits for others.
+    async fn query(&self, query: &str, _window: Window, limits: &Limits) -> Result<Rows, QueryError> {
+        let place = self.quick.acquire().await.expect("nothing closes the semaphore");
+        let running = Arc::new(Running::default());
+        let cancel = CancelOnDrop(running.clone());
+        let (store, query, limits) = (self.store.clone(), query.to_owned(), *limits);
+        let thread = tokio::task::spawn_blocking(move || store.query(&query, &limits, &running));
+        let answer = tokio::time::timeout(limits.time, self.finish(thread, place)).await;
+        drop(cancel);
+        answer.map_err(|_| QueryError::TimedOut { limit: limits.time })??
+    }
+
+    fn settings(&self) -> &Map<String, Value> {
+        &self.settings
+    }
+}
+
+/// A query that takes longer moves out of the quick ones' way.
+const QUICK: Duration = Duration::from_millis(100);
+/// Queries that run at once while they are quick. Small rules are bound by the processor: more places would cost
+/// a connection each and save nothing.
+const QUICK_PLACES: usize = 4;
+/// Queries that run at once beyond `QUICK`; when all these places are taken, slow queries keep the quick ones'.
+const SLOW_PLACES: usize = 32;
+
+/// A query on its thread, as seen by whoever may stop it.
+#[derive(Default)]
+struct Running(Mutex<Phase>);
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Waiting,
+    Running(Arc<InterruptHandle>),
+    Cancelled,
+    Done,
+}
+
+impl Running {
+    /// From now on `connection` works on this query alone. False when the query was cancelled before.
+    fn begin(&self, connection: Arc<InterruptHandle>) -> bool {
+        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let go = matches!(*phase, Phase::Waiting);
+        if go {
+            *phase = Phase::Running(connection);
+        }
+        go
+    }
+
+    /// From now on nobody interrupts the connection. False when somebody did, and may have been late.
+    fn end(&self) -> bool {
+        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(std::mem::replace(&mut *phase, Phase::Done), Phase::Running(_))
+    }
+
+    fn is_cancelled(&self) -> bool {
+        matches!(*self.0.lock().unwrap_or_else(PoisonError::into_inner), Phase::Cancelled)
+    }
+
+    /// The connection to interrupt, where the query runs.
+    fn cancel(&self) -> Option<Arc<InterruptHandle>> {
+        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *phase, Phase::Cancelled) {
+            Phase::Running(connection) => Some(connection),
+            Phase::Done => {
+                *phase = Phase::Done;
+                None
+            }
+            Phase::Waiting | Phase::Cancelled => None,
+        }
+    }
+}
+
+/// Stops the query's thread when nobody waits for its rows any more: at the time limit, at shutdown.
+struct CancelOnDrop(Arc<Running>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        let Some(connection) = self.0.cancel() else { return };
+        connection.interrupt();
+        // DuckDB forgets an interrupt that comes just before a statement starts, so it is repeated until the thread
+        // has ended. A cancelled connection is not used again, so this hits no other query.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let running = Arc::downgrade(&self.0);
+            runtime.spawn_blocking(move || interrupt_until_gone(&connection, &running));
+        }
+    }
+}
+
+fn interrupt_until_gone(connection: &InterruptHandle, running: &Weak<Running>) {
+    while running.strong_count() > 0 {
+        connection.interrupt();
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

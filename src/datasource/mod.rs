@@ -4,6 +4,8 @@
 
 pub mod duckdb;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,6 +23,15 @@ kinds! {
     planned {
         "clickhouse", "databricks", "elasticsearch", "loki", "opensearch", "opensearch_ppl", "postgresql",
         "victorialogs",
+    }
+}
+
+impl Config {
+    /// The datasource that the configuration describes; `dir` is the runner's folder. Opens nothing yet.
+    pub fn build(&self, dir: &Path) -> Arc<dyn Datasource> {
+        match self {
+            Self::Duckdb(config) => Arc::new(duckdb::DuckDb::new(config.clone(), dir)),
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl Watch {
             ("name", detector.name.as_str().into()),
             ("for_time", detector.for_text.as_str().into()),
             ("description", detector.description.as_str().into()),
-            ("rules", detector.rules.as_slice().into()),
+            ("rules", detector.rules.texts().collect::<Vec<_>>().into()),
             ("webhooks", detector.webhooks.as_slice().into()),
             ("data", detector.data.clone()),
             ("tenant", detector.tenant.as_str().into()),

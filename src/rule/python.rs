@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use minijinja::value::{Enumerator, Object, ObjectRepr, Value, ValueKind};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 use serde_json::{Map, Value as Json};
 
@@ -102,14 +102,21 @@ fn write_repr(value: &Value, out: &mut String, depth: usize) {
             Err(_) => out.push_str(&value.to_string()),
         },
         ValueKind::Seq => {
-            out.push('[');
-            for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
-                if index > 0 {
+            let is_tuple = value.downcast_object_ref::<Tuple>().is_some();
+            out.push(if is_tuple { '(' } else { '[' });
+            let mut length = 0;
+            for item in value.try_iter().into_iter().flatten() {
+                if length > 0 {
                     out.push_str(", ");
                 }
                 write_repr(&item, out, depth + 1);
+                length += 1;
             }
-            out.push(']');
+            out.push_str(match (is_tuple, length) {
+                (true, 1) => ",)",
+                (true, _) => ")",
+                _ => "]",
+            });
         }
         ValueKind::Map => {
             out.push('{');

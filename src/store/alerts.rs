@@ -75,10 +75,7 @@ fn make_room(tx: &Transaction<'_>, level: u8, capacity: usize, now: Timestamp) -
     let full = || Triage::Failed {
         reason: format!("{capacity} alerts of this level or higher were waiting for the model (`triage.queue`)"),
     };
-    let waiting: usize = tx
-        .prepare_cached("SELECT count(*) FROM alerts WHERE triage_state = 'pending'")?
-        .query_row([], |row| row.get(0))?;
-    if waiting < capacity {
+    if waiting_for_triage(tx)? < capacity {
         return Ok(Triage::Pending);
     }
     let least: Option<(String, u8)> = tx
@@ -157,7 +154,10 @@ pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<Stored>
 
 /// How many alerts wait for the model.
 pub fn waiting_for_triage(connection: &Connection) -> rusqlite::Result<usize> {
-    connection.query_row("SELECT count(*) FROM alerts WHERE triage_state = 'pending'", [], |row| row.get(0))
+    let waiting: i64 = connection
+        .prepare_cached("SELECT count(*) FROM alerts WHERE triage_state = 'pending'")?
+        .query_row([], |row| row.get(0))?;
+    Ok(usize::try_from(waiting).unwrap_or_default())
 }
 
 fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {

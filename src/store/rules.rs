@@ -116,10 +116,10 @@ pub struct Standing {
     pub rule: String,
     /// Searched with success up to here; absent before the first success.
     pub searched_to: Option<Timestamp>,
-    pub searches: u64,
-    pub failures: u64,
+    pub searches: i64,
+    pub failures: i64,
     /// Ticks that were due while the last one still ran.
-    pub overlaps: u64,
+    pub overlaps: i64,
     pub last_error: Option<String>,
     pub last_error_at: Option<Timestamp>,
 }

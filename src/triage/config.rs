@@ -1,11 +1,13 @@
 //! The `triage:` section.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::config::yaml::Node;
+use crate::config::yaml::{Node, Position};
 use crate::config::{FromYaml, Reader, Secret, Url, section, suggestion, units};
+use crate::rule::Rule;
 
 section! {
     /// Has every alert judged by a model. `triage: true` takes all defaults; clickdetect's `plugins.clickagentic`
@@ -33,12 +35,31 @@ section! {
         /// An alert whose verdict takes longer goes out without it; the verdict follows.
         #[read(deadline)]
         pub deadline: Duration = "30s",
+        /// Alerts that may wait for the model at one time; of more, the least urgent go without a verdict.
+        #[read(queue)]
+        pub queue: usize = "1000",
         /// Threads of the model; by default one for each core.
         #[read(threads)]
         pub threads: Option<usize>,
         /// Memory that the model may use, in bytes, e.g. `2GiB`; by default what it needs.
         #[read(memory)]
         pub memory_limit: Option<u64>,
+    }
+}
+
+impl Config {
+    /// Whether alerts of `rule` are triaged: its level reaches `from_level` and `ids` does not name it.
+    pub fn applies_to(&self, rule: &Rule) -> bool {
+        rule.level.get() >= self.from_level && !self.ids.contains(&rule.id)
+    }
+}
+
+impl Default for Config {
+    /// What `triage: true` means.
+    fn default() -> Self {
+        let mut reader = Reader::new("", "", Path::new(""), None);
+        let nothing = Node::default_of("{}", Position::default());
+        Self::from_yaml(&nothing, &mut reader).expect("every field has a default")
     }
 }
 
@@ -96,6 +117,11 @@ fn deadline(node: &Node, reader: &mut Reader<'_>) -> Option<Duration> {
 fn threads(node: &Node, reader: &mut Reader<'_>) -> Option<Option<usize>> {
     let threads = usize::from_yaml(node, reader)?;
     if (1..=1024).contains(&threads) { Some(Some(threads)) } else { reader.refuse(node, "between 1 and 1024") }
+}
+
+fn queue(node: &Node, reader: &mut Reader<'_>) -> Option<usize> {
+    let alerts = usize::from_yaml(node, reader)?;
+    if (1..=100_000).contains(&alerts) { Some(alerts) } else { reader.refuse(node, "between 1 and 100000") }
 }
 
 fn memory(node: &Node, reader: &mut Reader<'_>) -> Option<Option<u64>> {

@@ -1,12 +1,39 @@
 //! What the local model and our own arithmetic make of an alert.
+//!
+//! [`reader`] tells how one alert is read, top to bottom. Code extracts what the rows name ([`observable`]), holds
+//! the operator's notes against them ([`notes`]) and computes every number ([`score`]); the model sees a bounded,
+//! escaped [`view`] and writes the words, which are then held against the alert ([`prose`]). [`Triager`] owns
+//! the model and its thread.
 
 pub mod config;
+pub mod reader;
+
+pub mod field;
+pub mod notes;
+pub mod observable;
+pub mod score;
+
+pub mod advice;
+pub mod prompt;
+pub mod prose;
+pub mod template;
+pub mod text;
+pub mod view;
+
+pub mod provider;
+pub mod triager;
 pub mod verdict;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 use serde::{Deserialize, Serialize};
 
 pub use config::Config;
-pub use verdict::Verdict;
+pub use notes::Notes;
+pub use reader::{Reader, Settings};
+pub use triager::{State, TriageError, Triager};
+pub use verdict::{Verdict, clickagentic};
 
 /// Where the triage of one alert stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,7 +43,11 @@ pub enum Triage {
     Skipped,
     /// Waiting for the model, or being read by it.
     Pending,
-    Done { verdict: Box<Verdict> },
+    Done {
+        verdict: Box<Verdict>,
+    },
     /// No verdict will come; the reason is for the analyst.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }

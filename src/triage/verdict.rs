@@ -1,9 +1,10 @@
 //! The verdict: clickagentic's fields, and how it came to be.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// What triage says of an alert. The first fields are clickagentic's, by name and meaning; prose is the
-/// model's, every number is computed by code (see `triage::score`).
+/// model's, every number is computed by code (see [`score`](super::score)).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     pub title: String,
@@ -18,9 +19,13 @@ pub struct Verdict {
     pub explanation: String,
     /// One to five steps.
     pub mitigations: Vec<String>,
-    /// Only entities that stand in the alert's rows.
+    /// Only entities that stand in the alert's rows, at most 12.
     pub affected_entities: Vec<String>,
     pub recommended_action: String,
+    /// The sentence of the `false_positive` notes that the scores rest on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    #[serde(default)]
     pub cost: Cost,
 }
 
@@ -32,6 +37,17 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "Low",
+            Self::Medium => "Medium",
+            Self::High => "High",
+            Self::Critical => "Critical",
+        }
+    }
+}
+
 /// What a verdict cost, and who gave it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
@@ -39,10 +55,76 @@ pub struct Cost {
     pub model: String,
     /// Of the model file, hexadecimal.
     pub model_sha256: String,
+    /// Of the question for prose; the label question before it has about 250, most of them cached.
     pub prompt_tokens: usize,
     /// Of those, taken from the prefix cache.
     pub cached_tokens: usize,
     pub completion_tokens: usize,
-    /// From the start of triage to the verdict, without waiting in the queue.
+    /// From the start of triage to the verdict, without waiting in the queue or for the model to load.
     pub seconds: f64,
+    /// From the question for prose to the first token of its answer; 0 where there is no answer.
+    #[serde(default)]
+    pub seconds_to_first_token: f64,
+    #[serde(default)]
+    pub prose: Prose,
+    /// Fields whose text is code's because the model's was not usable, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub templated: Vec<String>,
+}
+
+/// Who wrote title, summary and explanation, and chose the steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prose {
+    Model,
+    /// Some of it, see [`Cost::templated`].
+    Mixed,
+    /// Code wrote all of it.
+    #[default]
+    Template,
+}
+
+/// Exactly clickagentic's object, its fields in its order: what a webhook's body carries.
+pub fn clickagentic(verdict: &Verdict) -> Value {
+    json!({
+        "title": verdict.title,
+        "summary": verdict.summary,
+        "severity": verdict.severity,
+        "confidence": verdict.confidence,
+        "false_positive_score": verdict.false_positive_score,
+        "risk_score": verdict.risk_score,
+        "explanation": verdict.explanation,
+        "mitigations": verdict.mitigations,
+        "affected_entities": verdict.affected_entities,
+        "recommended_action": verdict.recommended_action,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_webhook_body_has_clickagentics_fields_in_its_order() {
+        let verdict = Verdict {
+            title: "t".into(),
+            summary: "s".into(),
+            severity: Severity::High,
+            confidence: 70,
+            false_positive_score: 20,
+            risk_score: 60,
+            explanation: "e".into(),
+            mitigations: vec!["m".into()],
+            affected_entities: vec!["10.0.0.6".into()],
+            recommended_action: "r".into(),
+            note: Some("n".into()),
+            cost: Cost::default(),
+        };
+        assert_eq!(
+            clickagentic(&verdict).to_string(),
+            r#"{"title":"t","summary":"s","severity":"High","confidence":70,"false_positive_score":20,"risk_score":60,"explanation":"e","mitigations":["m"],"affected_entities":["10.0.0.6"],"recommended_action":"r"}"#
+        );
+        let text = serde_json::to_string(&verdict).unwrap();
+        assert_eq!(serde_json::from_str::<Verdict>(&text).unwrap(), verdict);
+    }
 }

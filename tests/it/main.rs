@@ -2,5 +2,8 @@
 
 mod architecture;
 mod delivery;
+mod detection;
 mod receiver;
 mod soak;
+mod soc;
+mod triage;

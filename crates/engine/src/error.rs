@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Why a GGUF was refused. Every variant names the file.
+/// Why a GGUF was refused. Every variant but the last names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("{}: {error}", .path.display())]
@@ -35,6 +35,8 @@ pub enum LoadError {
     ChatTemplate { path: PathBuf, what: String },
     #[error("{}: the model needs {needed_mib} MiB, {limit_mib} MiB are {limit}: use a smaller model or a smaller context", .path.display())]
     Memory { path: PathBuf, needed_mib: u64, limit_mib: u64, limit: &'static str },
+    #[error("WATCHPOST_CPU: `{wanted}` is not for this processor: use one of {supported}, or leave it unset")]
+    Processor { wanted: String, supported: String },
 }
 
 /// Why a request gave no answer. Nothing of a cut answer is returned.

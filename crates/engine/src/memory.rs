@@ -3,7 +3,7 @@
 
 use crate::error::LoadError;
 use crate::gguf::{Header, Shape};
-use crate::network::{CHUNK, weight_bytes};
+use crate::network::{CHUNK, packed_bytes};
 
 /// The context of a model whose options name none.
 pub(crate) fn default_context(shape: &Shape) -> usize {
@@ -12,7 +12,7 @@ pub(crate) fn default_context(shape: &Shape) -> usize {
 
 /// Bytes of an open model with one sequence of `context` tokens.
 pub(crate) fn needed(header: &Header<'_>, shape: &Shape, context: usize) -> u64 {
-    let weights: u64 = header.tensors.values().map(weight_bytes).fold(0, u64::saturating_add);
+    let weights: u64 = header.tensors.values().map(packed_bytes).fold(0, u64::saturating_add);
     let rows = CHUNK.min(context) as u64;
     let row = 4 * (6 * shape.hidden + 4 * shape.feed_forward + 4 * shape.heads * shape.head_dim) as u64;
     let rope = (context * shape.rope_dim * 4) as u64;
@@ -22,7 +22,7 @@ pub(crate) fn needed(header: &Header<'_>, shape: &Shape, context: usize) -> u64 
 /// Bytes of the keys and values of `tokens` tokens.
 pub(crate) fn sequence(shape: &Shape, tokens: usize) -> u64 {
     let per_token = 2 * 2 * (shape.layers * shape.kv_heads * shape.head_dim) as u64;
-    per_token.saturating_mul(tokens.next_multiple_of(32) as u64)
+    per_token.saturating_mul(tokens.next_multiple_of(16) as u64)
 }
 
 /// Fails when `needed` bytes pass `allowed` or what the machine has to give.

@@ -63,7 +63,7 @@ impl Model {
         let chat = Chat::read(&header, &tokenizer)?;
         let grammars = Grammars::new(&tokenizer)
             .map_err(|what| LoadError::Tokenizer { path: source.path.clone(), what })?;
-        let network = Network::load(&mapping, &header, &shape)?;
+        let network = Network::load(&header, &shape, options.threads)?;
         Ok(Self {
             info: gguf::info(&header, &shape, source),
             context,
@@ -130,7 +130,7 @@ impl Model {
             }
             for chunk in pending.chunks(CHUNK) {
                 check_time(control, first.map_or(0, |_| answer.len()))?;
-                logits = self.network.forward(&mut sequence, chunk)?;
+                logits = self.network.forward(&mut sequence, chunk);
             }
             if first.is_none() {
                 first = Some(started.elapsed());
@@ -182,7 +182,7 @@ impl Model {
         let mut after_prompt = Vec::new();
         for chunk in prompt.tokens[prompt.shared..].chunks(CHUNK) {
             check_time(control, 0)?;
-            after_prompt = self.network.forward(&mut sequence, chunk)?;
+            after_prompt = self.network.forward(&mut sequence, chunk);
         }
         let mut scores = Vec::new();
         for tokens in &candidates {
@@ -193,9 +193,9 @@ impl Model {
             };
             let mut score = log_probability(&after_prompt, first);
             if !rest.is_empty() {
-                let mut branch = self.network.fork(&sequence, prompt.tokens.len() + longest);
+                let mut branch = sequence.fork(prompt.tokens.len() + longest);
                 for (inputs, outputs) in tokens[..rest.len()].chunks(CHUNK).zip(rest.chunks(CHUNK)) {
-                    let logits = self.network.forward_each(&mut branch, inputs)?;
+                    let logits = self.network.forward_each(&mut branch, inputs);
                     score += logits
                         .iter()
                         .zip(outputs)
@@ -218,15 +218,15 @@ impl Model {
         let capacity = prompt.tokens.len() + max_tokens;
         let shared = &prompt.tokens[..prompt.shared];
         if let Some(known) = self.prefixes.get(shared) {
-            return Ok((self.network.fork(known, capacity), shared.len()));
+            return Ok((known.fork(capacity), shared.len()));
         }
         let mut sequence = self.network.sequence(capacity);
         for chunk in shared.chunks(CHUNK) {
             check_time(control, 0)?;
-            self.network.forward(&mut sequence, chunk)?;
+            self.network.append(&mut sequence, chunk);
         }
         if !shared.is_empty() && self.fits(capacity + shared.len()) {
-            self.prefixes.put(shared, self.network.fork(&sequence, shared.len()));
+            self.prefixes.put(shared, sequence.fork(shared.len()));
         }
         Ok((sequence, 0))
     }

@@ -11,6 +11,8 @@ const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 200_000;
 /// Bytes of text in the finished tree, aliases expanded.
 const MAX_TEXT: usize = 4 * super::MAX_BYTES;
+/// Unquoted sizes in one file.
+const MAX_REPAIRS: usize = 3;
 
 /// The tree of the text's one document, and every problem found on the way. A `size: >=5` that no parser takes is
 /// reported and read as if it had been quoted, so that the rest of its file is checked too.
@@ -18,33 +20,34 @@ pub(super) fn build(text: &str) -> (Option<Node>, Vec<Problem>) {
     let mut repaired: Option<String> = None;
     let mut problems = Vec::new();
     loop {
+        let current = repaired.as_deref().unwrap_or(text);
         let mut builder = Builder::default();
-        let root = builder.read(repaired.as_deref().unwrap_or(text));
-        match root {
+        let read = builder.read(current);
+        let mut found = builder.problems;
+        let problem = match read {
             Ok(root) => {
-                problems.append(&mut builder.problems);
+                problems.append(&mut found);
                 return (Some(root), problems);
             }
-            Err(problem) => {
-                let current = repaired.as_deref().unwrap_or(text);
-                match quote_size(current, problem.at.line) {
-                    Some((better, unquoted)) if problems.len() < 100 => {
-                        problems.push(unquoted);
-                        repaired = Some(better);
-                    }
-                    _ => {
-                        problems.append(&mut builder.problems);
-                        problems.push(problem);
-                        return (None, problems);
-                    }
-                }
+            Err(problem) => problem,
+        };
+        match quote_size(current, problem.at.line).filter(|_| problems.len() < MAX_REPAIRS) {
+            Some((better, unquoted)) => {
+                problems.push(unquoted);
+                repaired = Some(better);
+            }
+            None => {
+                problems.append(&mut found);
+                problems.push(problem);
+                return (None, problems);
             }
         }
     }
 }
 
 #[derive(Default)]
-struct Builder {
+struct Builder<'t> {
+    lines: Vec<&'t str>,
     open: Vec<Open>,
     anchors: HashMap<usize, (Node, Weight)>,
     weight: Weight,
@@ -75,8 +78,9 @@ struct Weight {
     text: usize,
 }
 
-impl Builder {
-    fn read(&mut self, text: &str) -> Result<Node, Problem> {
+impl<'t> Builder<'t> {
+    fn read(&mut self, text: &'t str) -> Result<Node, Problem> {
+        self.lines = text.lines().collect();
         let mut root = None;
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| syntax_problem(text, &error))?;
@@ -100,6 +104,10 @@ impl Builder {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let style = styled(style, tag.as_deref(), at)?;
+                let at = match style {
+                    Style::Literal | Style::Folded => self.header(at),
+                    _ => at,
+                };
                 self.grow(Weight { nodes: 1, text: text.len() }, at)?;
                 let scalar = Scalar { text: text.into_owned(), style };
                 self.finish(Node { at, value: Value::Scalar(scalar) }, anchor)
@@ -133,6 +141,19 @@ impl Builder {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Where the `|` or `>` of a block stands: the parser says where its text begins, or what follows it.
+    fn header(&self, text: Position) -> Position {
+        let above = self.lines.iter().enumerate().take(text.line.saturating_sub(1)).rev();
+        let found = above.filter(|(_, line)| !line.trim_start().starts_with('#')).find_map(|(index, line)| {
+            let line = line.split(" #").next().unwrap_or_default().trim_end();
+            let head = line.trim_end_matches(|sign: char| sign.is_ascii_digit() || ['+', '-'].contains(&sign));
+            let before = head.strip_suffix(['|', '>'])?;
+            let is_header = before.is_empty() || before.ends_with([' ', '\t']);
+            is_header.then(|| Position { line: index + 1, column: before.chars().count() + 1 })
+        });
+        found.unwrap_or(text)
     }
 
     fn start(
@@ -256,8 +277,9 @@ fn styled(style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Result<Style, 
     match tag {
         None => Ok(style),
         Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" && style == Style::Plain => Ok(Style::Quoted),
-        Some(tag) if tag.is_yaml_core_schema() && ["str", "int", "float", "bool", "null"].contains(&&*tag.suffix) => {
-            Ok(style)
+        Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => Ok(style),
+        Some(tag) if tag.is_yaml_core_schema() && ["int", "float", "bool", "null"].contains(&&*tag.suffix) => {
+            Ok(Style::Plain)
         }
         Some(tag) => Err(unknown_tag(tag, at)),
     }
@@ -303,12 +325,22 @@ fn unknown_tag(tag: &Tag, at: Position) -> Problem {
 /// The parser's words, and what to do about it as far as the line shows it.
 fn syntax_problem(text: &str, error: &ScanError) -> Problem {
     let marker = error.marker();
-    let at = Position { line: marker.line().max(1), column: marker.col() + 1 };
+    let mut at = Position { line: marker.line().max(1), column: marker.col() + 1 };
+    if error.info().contains("tab") {
+        // Some tabs are noted at the value before them.
+        let indented = text.lines().enumerate().skip(at.line - 1).find(|(_, line)| line.starts_with('\t'));
+        at = indented.map_or(at, |(index, _)| Position { line: index + 1, column: 1 });
+    }
+    if error.info().contains("recursion limit") {
+        return too_deep(at);
+    }
     let line = text.lines().nth(at.line - 1).unwrap_or_default();
     let value = line.split_once(": ").map_or(line, |(_, value)| value).trim_start().trim_start_matches("- ");
     let info = error.info();
     let hint = if line.trim_start_matches(' ').starts_with('\t') || info.contains("tab") {
         "indent with spaces, YAML takes no tabs"
+    } else if info.contains("invalid indentation") {
+        "indent every line of a value deeper than its key"
     } else if info.contains("anchor") || value.starts_with(['*', '&']) {
         "quote a value that starts with `*` or `&`, e.g. \"*.yml\""
     } else if value.starts_with("{{") || value.starts_with("{%") {

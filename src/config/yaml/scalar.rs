@@ -57,7 +57,7 @@ fn int(text: &str) -> Option<i128> {
     let (radix, body) = match digits.as_bytes() {
         [b'0', b'b', ..] => (2, &digits[2..]),
         [b'0', b'x', ..] => (16, &digits[2..]),
-        [b'0', _, ..] => (8, &digits[1..]),
+        [b'0', _, ..] => (8, digits),
         _ => (10, digits),
     };
     let value = if radix == 10 && body.contains(':') {

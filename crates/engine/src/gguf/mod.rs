@@ -9,6 +9,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub(crate) use header::{Header, Tensor, Value};
+pub(crate) use kind::Kind;
 pub(crate) use shape::{Architecture, Shape};
 
 use crate::error::LoadError;

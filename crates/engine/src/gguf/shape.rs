@@ -32,7 +32,7 @@ impl Architecture {
     }
 }
 
-/// Every size is at least 1; `heads` is a multiple of `kv_heads`, `head_dim` is even.
+/// Every size is at least 1; `heads` is a multiple of `kv_heads`, `head_dim` is a multiple of 16.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Shape {
     pub(crate) architecture: Architecture,
@@ -121,6 +121,13 @@ impl Shape {
                 Value::Float(self.rope_base),
                 "at least 1 was expected",
             ));
+        }
+        if let Some(experts) = header.optional_size(&key("expert_count"))?.filter(|experts| *experts > 1) {
+            return wrong(
+                "expert_count",
+                experts,
+                "mixtures of experts are not supported: use a dense model",
+            );
         }
         match header.text(&key("rope.scaling.type")) {
             None | Some("none") => Ok(()),

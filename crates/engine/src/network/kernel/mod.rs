@@ -1,0 +1,98 @@
+//! The two things that must be fast: a tile of weights times rows of activations, and plain loops over floats.
+//!
+//! Tiles have a version in intrinsics for each instruction set. Loops are written once, in safe Rust over arrays of
+//! 16, and compiled once for each set ([`Isa::run`]).
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+#[cfg(test)]
+mod tests;
+
+use super::packed::{Blocks, QuantizedBlock, TILE};
+use crate::error::LoadError;
+
+/// The instruction set in use, chosen once, when a model is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isa {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Token),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Token),
+}
+
+/// A loop over floats. `FMA`: whether a fused multiply-add is one instruction here; where it is not,
+/// `f32::mul_add` would call a function.
+pub(crate) trait Lanes {
+    type Output;
+
+    /// Must be `#[inline(always)]`, so that it is compiled for the caller's instruction set.
+    fn run<const FMA: bool>(self) -> Self::Output;
+}
+
+impl Isa {
+    /// The best this processor has, or what the environment variable `WATCHPOST_CPU` names.
+    pub(crate) fn choose() -> Result<Self, LoadError> {
+        let supported = Self::supported();
+        match std::env::var("WATCHPOST_CPU") {
+            Err(_) => Ok(*supported.last().expect("`portable` is always supported")),
+            Ok(wanted) => {
+                let names: Vec<_> = supported.iter().map(|isa| isa.name()).collect();
+                let found = supported.into_iter().find(|isa| isa.name() == wanted);
+                found.ok_or(LoadError::Processor { wanted, supported: names.join(", ") })
+            }
+        }
+    }
+
+    /// Slowest first.
+    pub(crate) fn supported() -> Vec<Self> {
+        let mut supported = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            supported.extend(avx2::Token::detect().map(Self::Avx2));
+            supported.extend(avx512::Token::detect().map(Self::Avx512));
+        }
+        supported
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "avx512",
+        }
+    }
+
+    #[inline]
+    pub(crate) fn run<L: Lanes>(self, work: L) -> L::Output {
+        match self {
+            Self::Portable => work.run::<{ cfg!(target_arch = "aarch64") }>(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) => token.run(work),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) => token.run(work),
+        }
+    }
+
+    /// `out[row][i]` = row `i` of the tile times `activations[row]`. `activations` holds whole rows of as many blocks
+    /// as the tile has. A row's result does not depend on which rows are computed with it.
+    pub(crate) fn multiply(self, tile: Blocks<'_>, activations: &[QuantizedBlock], out: &mut [[f32; TILE]]) {
+        assert_eq!(
+            tile.len() * out.len(),
+            activations.len(),
+            "a row of activations has a block for each of a tile"
+        );
+        match self {
+            Self::Portable => portable::multiply(tile, activations, out),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) => token.multiply(tile, activations, out),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) => token.multiply(tile, activations, out),
+        }
+    }
+}

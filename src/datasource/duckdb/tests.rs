@@ -1,0 +1,530 @@
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::*;
+
+fn duckdb(config: Config, base: &Path) -> DuckDb {
+    DuckDb::new(config, base)
+}
+
+fn memory(init: &str) -> DuckDb {
+    let config = Config { init: Some(init.to_owned()).filter(|sql| !sql.is_empty()), ..Config::default() };
+    duckdb(config, Path::new("/nonexistent"))
+}
+
+fn window() -> Window {
+    Window::from_seconds(1_700_000_000, 1_700_000_300).unwrap()
+}
+
+async fn rows(source: &DuckDb, query: &str) -> Result<Rows, QueryError> {
+    source.query(query, window(), &Limits::default()).await
+}
+
+async fn values(source: &DuckDb, query: &str) -> Value {
+    let rows = rows(source, query).await.unwrap_or_else(|error| panic!("{query}: {error}"));
+    Value::Array(rows.rows.into_iter().map(Value::Object).collect())
+}
+
+async fn refusal(source: &DuckDb, query: &str) -> String {
+    match rows(source, query).await {
+        Err(QueryError::Refused(text)) => text,
+        other => panic!("{query}: expected a refusal, got {other:?}"),
+    }
+}
+
+/// A database file with `events(id)`: `1..=rows`.
+fn write_database(path: &Path, rows: u32) {
+    let writer = ::duckdb::Connection::open(path).unwrap();
+    writer
+        .execute_batch(&format!(
+            "CREATE TABLE events AS SELECT i::INTEGER AS id FROM range(1, {rows} + 1) t(i)"
+        ))
+        .unwrap();
+}
+
+fn in_file(base: &Path) -> DuckDb {
+    duckdb(Config { database: "events.duckdb".into(), ..Config::default() }, base)
+}
+
+/// Runs for minutes, in DuckDB's executor.
+const SLOW: &str = "SELECT count(*) FROM range(10000000) a(i), range(10000000) b(j) WHERE hash(i + j) = 42";
+
+#[tokio::test]
+async fn every_type_becomes_the_json_that_a_reader_expects() {
+    let source = memory("");
+    let table = [
+        ("true", json!(true)),
+        ("NULL", json!(null)),
+        ("(-128)::TINYINT", json!(-128)),
+        ("(-32768)::SMALLINT", json!(-32768)),
+        ("(-2147483648)::INTEGER", json!(-2147483648_i64)),
+        ("(-9223372036854775808)::BIGINT", json!(i64::MIN)),
+        ("255::UTINYINT", json!(255)),
+        ("65535::USMALLINT", json!(65535)),
+        ("4294967295::UINTEGER", json!(4294967295_u32)),
+        ("18446744073709551615::UBIGINT", json!(u64::MAX)),
+        ("9007199254740993::BIGINT", json!(9007199254740993_i64)),
+        ("7::HUGEINT", json!(7)),
+        ("18446744073709551615::HUGEINT", json!(u64::MAX)),
+        (
+            "'-170141183460469231731687303715884105728'::HUGEINT",
+            json!("-170141183460469231731687303715884105728"),
+        ),
+        ("7::UHUGEINT", json!(7)),
+        (
+            "'340282366920938463463374607431768211455'::UHUGEINT",
+            json!("340282366920938463463374607431768211455"),
+        ),
+        ("77::BIGNUM", json!("77")),
+        ("0::BIGNUM", json!("0")),
+        ("(-256)::BIGNUM", json!("-256")),
+        (
+            "'123456789012345678901234567890123456789012345'::BIGNUM",
+            json!("123456789012345678901234567890123456789012345"),
+        ),
+        ("0.1::FLOAT", json!(0.1)),
+        ("1.5::DOUBLE", json!(1.5)),
+        ("'nan'::DOUBLE", json!("NaN")),
+        ("'inf'::FLOAT", json!("Infinity")),
+        ("'-inf'::DOUBLE", json!("-Infinity")),
+        ("12.340::DECIMAL(5,3)", json!("12.340")),
+        ("(-0.05)::DECIMAL(4,2)", json!("-0.05")),
+        ("42::DECIMAL(18,0)", json!(42)),
+        (
+            "'1234567890123456789012345678.0123456789'::DECIMAL(38,10)",
+            json!("1234567890123456789012345678.0123456789"),
+        ),
+        (
+            "'99999999999999999999999999999999999999'::DECIMAL(38,0)",
+            json!("99999999999999999999999999999999999999"),
+        ),
+        ("DATE '2026-11-23'", json!("2026-11-23")),
+        ("DATE '1969-12-31'", json!("1969-12-31")),
+        ("DATE '0044-03-15 (BC)'", json!("-000043-03-15")),
+        ("DATE '2000-02-29'", json!("2000-02-29")),
+        ("'infinity'::DATE", json!("infinity")),
+        ("'-infinity'::DATE", json!("-infinity")),
+        ("TIME '10:00:00'", json!("10:00:00")),
+        ("TIME '23:59:59.000001'", json!("23:59:59.000001")),
+        ("TIMETZ '10:00:00+02'", json!("10:00:00+02:00")),
+        ("TIMETZ '10:00:00.5-05:30'", json!("10:00:00.500000-05:30")),
+        ("TIMESTAMP '2026-11-23 10:00:00'", json!("2026-11-23T10:00:00")),
+        ("TIMESTAMP '2026-11-23 10:00:00.123456'", json!("2026-11-23T10:00:00.123456")),
+        ("TIMESTAMP '1969-12-31 23:59:59.5'", json!("1969-12-31T23:59:59.500000")),
+        ("TIMESTAMP '294247-01-10 04:00:54.775806'", json!("+294247-01-10T04:00:54.775806")),
+        ("TIMESTAMP_S '2026-11-23 10:00:00'", json!("2026-11-23T10:00:00")),
+        ("TIMESTAMP_MS '2026-11-23 10:00:00.120'", json!("2026-11-23T10:00:00.120")),
+        ("TIMESTAMP_NS '2026-11-23 10:00:00.123456789'", json!("2026-11-23T10:00:00.123456789")),
+        ("TIMESTAMPTZ '2026-11-23 10:00:00+02'", json!("2026-11-23T08:00:00Z")),
+        ("'infinity'::TIMESTAMP", json!("infinity")),
+        ("'-infinity'::TIMESTAMPTZ", json!("-infinity")),
+        ("INTERVAL '1 year 2 months 3 days 04:05:06.5'", json!("P1Y2M3DT4H5M6.5S")),
+        ("INTERVAL (-90) SECOND", json!("PT-1M-30S")),
+        ("INTERVAL 0 SECOND", json!("PT0S")),
+        ("'å\n\"'", json!("å\n\"")),
+        ("'a'::ENUM('b', 'a')", json!("a")),
+        ("NULL::ENUM('b', 'a')", json!(null)),
+        ("'00112233-4455-6677-8899-aabbccddeeff'::UUID", json!("00112233-4455-6677-8899-aabbccddeeff")),
+        ("'\\xFF\\x00a'::BLOB", json!("/wBh")),
+        ("''::BLOB", json!("")),
+        ("'0101'::BIT", json!("0101")),
+        ("'110110011'::BIT", json!("110110011")),
+        (r#"'{"z": [1, 2.5, null], "a": "b"}'::JSON"#, json!({"z": [1, 2.5, null], "a": "b"})),
+        ("[1, NULL, 3]", json!([1, null, 3])),
+        ("[]::INTEGER[]", json!([])),
+        ("[1, 2]::INTEGER[2]", json!([1, 2])),
+        ("{'a': 1, 'b': 'x'}", json!({"a": 1, "b": "x"})),
+        ("row(1, 'a')", json!([1, "a"])),
+        ("MAP {'a': 1, 'b': NULL}", json!({"a": 1, "b": null})),
+        ("MAP {1: 'x'}", json!([{"key": 1, "value": "x"}])),
+        ("union_value(n := 5)::UNION(n INTEGER, t VARCHAR)", json!(5)),
+        ("union_value(t := 'x')::UNION(n INTEGER, t VARCHAR)", json!("x")),
+        (
+            "[{'m': MAP {'k': [1::HUGEINT]}, 'u': '00112233-4455-6677-8899-aabbccddeeff'::UUID, 'd': 1.50, 'n': NULL}]",
+            json!([{"m": {"k": [1]}, "u": "00112233-4455-6677-8899-aabbccddeeff", "d": "1.50", "n": null}]),
+        ),
+    ];
+    for (expression, expected) in table {
+        let found = values(&source, &format!("SELECT {expression} AS cell")).await;
+        assert_eq!(found, json!([{ "cell": expected }]), "{expression}");
+    }
+}
+
+#[tokio::test]
+async fn all_types_of_duckdb_come_through() {
+    let source = memory("");
+    let found = rows(&source, "FROM test_all_types()").await.unwrap();
+    assert_eq!((found.count, found.rows.len()), (3, 3));
+    let text = serde_json::to_string(&found.rows).unwrap();
+    assert!(!text.contains("[no JSON for"), "{text}");
+    assert!(found.rows[2].values().all(Value::is_null), "the third row is NULL: {:?}", found.rows[2]);
+}
+
+#[tokio::test]
+async fn a_column_name_that_comes_twice_loses_no_value() {
+    let source = memory("");
+    let found = values(&source, "SELECT 1 AS a, 2 AS a, 3 AS a_2, 4 AS a").await;
+    assert_eq!(found, json!([{"a": 1, "a_3": 2, "a_2": 3, "a_4": 4}]));
+}
+
+#[tokio::test]
+async fn a_million_rows_are_counted_and_the_first_are_kept() {
+    let source = memory("");
+    let limits = Limits { rows: 10, ..Limits::default() };
+    let found = source.query("SELECT i FROM range(1000000) t(i)", window(), &limits).await.unwrap();
+    assert_eq!((found.count, found.rows.len()), (1_000_000, 10));
+    assert_eq!(found.rows[9]["i"], json!(9));
+    assert_eq!(found.cut.as_deref(), Some("kept 10 of 1000000 rows (max_rows)"));
+}
+
+#[tokio::test]
+async fn as_many_rows_as_the_limit_are_not_cut() {
+    let source = memory("");
+    let limits = Limits { rows: 10, ..Limits::default() };
+    let found = source.query("SELECT i FROM range(10) t(i)", window(), &limits).await.unwrap();
+    assert_eq!((found.count, found.rows.len(), found.cut), (10, 10, None));
+}
+
+#[tokio::test]
+async fn rows_beyond_the_bytes_are_dropped_from_the_end() {
+    let source = memory("");
+    let limits = Limits { bytes: 10_000, ..Limits::default() };
+    let found =
+        source.query("SELECT i, repeat('x', 90) AS text FROM range(500) t(i)", window(), &limits).await;
+    let found = found.unwrap();
+    assert_eq!(found.count, 500);
+    assert!((70..=90).contains(&found.rows.len()), "{}", found.rows.len());
+    assert!(serde_json::to_string(&found.rows).unwrap().len() <= limits.bytes);
+    assert_eq!(found.cut.unwrap(), format!("kept {} of 500 rows (max_bytes)", found.rows.len()));
+}
+
+#[tokio::test]
+async fn a_giant_cell_is_cut_at_a_character_and_says_so() {
+    let source = memory("");
+    let limits = Limits { bytes: 4_000, ..Limits::default() };
+    for (expression, ending) in [
+        ("repeat('é', 524288)", "…[cut: 1048576 bytes]"),
+        ("repeat(chr(1), 1048576)", "…[cut: 1048576 bytes]"),
+        ("repeat('x', 1048576)::BLOB", "…[cut: 1048576 bytes]"),
+        ("'\"' || repeat('x', 1048574) || '\"'", "…[cut: 1048576 bytes]"),
+    ] {
+        let query = format!("SELECT {expression} AS big, 7 AS small");
+        let found = source.query(&query, window(), &limits).await.unwrap();
+        assert_eq!(found.cut.as_deref(), Some("cut 1 long value"), "{expression}");
+        let big = found.rows[0]["big"].as_str().unwrap();
+        assert!(big.ends_with(ending) && big.len() > ending.len() + 50, "{big}");
+        assert_eq!(found.rows[0]["small"], json!(7));
+        assert!(serde_json::to_string(&found.rows).unwrap().len() <= limits.bytes);
+    }
+    for nested in ["range(1000000)", "[repeat('x', 1000000)]", "{'a': repeat('x', 1000000)}"] {
+        let found = source.query(&format!("SELECT {nested} AS big"), window(), &limits).await.unwrap();
+        assert_eq!(found.rows.len(), 1);
+        let text = serde_json::to_string(&found.rows).unwrap();
+        assert!(text.contains("…[cut: 1000000 ") && text.len() <= limits.bytes, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_row_of_many_giant_cells_still_shows_each() {
+    let source = memory("");
+    let limits = Limits { bytes: 4_000, ..Limits::default() };
+    let columns = (0..20).map(|n| format!("repeat('x', 100000) AS c{n}")).collect::<Vec<_>>().join(", ");
+    let found = source.query(&format!("SELECT {columns}"), window(), &limits).await.unwrap();
+    assert_eq!((found.count, found.rows.len()), (1, 1));
+    assert_eq!(found.cut.as_deref(), Some("cut 20 long values"));
+    assert!(serde_json::to_string(&found.rows).unwrap().len() <= limits.bytes);
+}
+
+#[tokio::test]
+async fn an_error_in_the_middle_of_a_stream_is_an_error_and_not_the_end() {
+    let source = memory("");
+    let query =
+        "SELECT CASE WHEN i = 900000 THEN error('late') ELSE i::VARCHAR END AS i FROM range(1000000) t(i)";
+    let text = refusal(&source, query).await;
+    assert!(text.contains("late"), "{text}");
+}
+
+#[tokio::test]
+async fn a_bad_query_is_refused_in_duckdbs_words() {
+    let source = memory("");
+    let text = refusal(&source, "SELECT nme FROM (SELECT 1 AS name)").await;
+    assert!(text.starts_with("Binder Error: Referenced column \"nme\" not found"), "{text}");
+    assert!(text.contains("LINE 1: SELECT nme"), "{text}");
+    let text = refusal(&source, "SELECT 1\nFROM FROM x").await;
+    assert_eq!(text, "Parser Error: syntax error at or near \"FROM\" (line 2, column 6 of the query)");
+    assert!(refusal(&source, "SELECT ?").await.contains("parameters"));
+    assert!(refusal(&source, "SELECT 1 \0").await.contains("nul"));
+    assert_eq!(refusal(&source, " -- nothing").await, "the query is empty");
+}
+
+#[tokio::test]
+async fn what_only_reads_is_allowed() {
+    let source = memory("CREATE TABLE t AS SELECT 1 AS a; CREATE MACRO twice(x) AS 2 * x");
+    for query in [
+        "FROM t",
+        "SELECT * FROM t; -- done",
+        "WITH x AS (SELECT 1) SELECT * FROM x",
+        "VALUES (1)",
+        "DESCRIBE t",
+        "SUMMARIZE t",
+        "PIVOT t ON a IN (1) USING count(*)",
+        "SELECT twice(a) FROM t",
+        "SELECT '\"function_name\":\"enable_logging\"'",
+        "SELECT 1 WHERE now() - INTERVAL 5 MINUTE < now()",
+    ] {
+        assert!(rows(&source, query).await.is_ok_and(|rows| rows.count > 0), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_writes_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write_database(&folder.path().join("events.duckdb"), 3);
+    let config = Config { init: Some("CREATE TABLE t AS SELECT 1 AS a".into()), ..Config::default() };
+    let path = folder.path().display();
+    for source in [duckdb(config, folder.path()), in_file(folder.path())] {
+        for query in [
+            "INSERT INTO t VALUES (2)".to_owned(),
+            "WITH x AS (SELECT 2) INSERT INTO t SELECT * FROM x".to_owned(),
+            "INSERT INTO events VALUES (2)".to_owned(),
+            "SELECT 1; DROP TABLE t".to_owned(),
+            "DROP TABLE t; SELECT 1".to_owned(),
+            "SELECT 1; SELECT 2".to_owned(),
+            format!("COPY (SELECT 1) TO '{path}/out.csv'"),
+            format!("ATTACH '{path}/other.duckdb'"),
+            format!("EXPORT DATABASE '{path}/out'"),
+            "EXPLAIN ANALYZE INSERT INTO t VALUES (2)".to_owned(),
+            "INSTALL httpfs".to_owned(),
+            "LOAD httpfs".to_owned(),
+            "SET threads = 8".to_owned(),
+            "PRAGMA enable_profiling".to_owned(),
+            "CALL enable_logging()".to_owned(),
+            "CREATE TEMP TABLE x AS SELECT 1".to_owned(),
+            format!("FROM enable_logging(storage = 'file', storage_path = '{path}/out')"),
+            format!("FROM ENABLE_LOGGING(storage = 'file', storage_path = '{path}/out')"),
+            format!("FROM main.\"enable_logging\"(storage = 'file', storage_path = '{path}/out')"),
+            format!("FROM query('FROM enable_logging(storage = ''file'', storage_path = ''{path}/out'')')"),
+            format!("SELECT (SELECT count(*) FROM enable_profiling(save_location = '{path}/out'))"),
+        ] {
+            refusal(&source, &query).await;
+        }
+        let names: Vec<_> =
+            folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["events.duckdb"], "nothing was written");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_fetched_and_the_configuration_is_locked() {
+    let source = memory("");
+    let query = "SELECT name, value FROM duckdb_settings() WHERE name IN ('autoinstall_known_extensions',
+        'autoload_known_extensions', 'allow_community_extensions', 'allow_unsigned_extensions',
+        'allow_persistent_secrets', 'lock_configuration', 'temp_directory', 'threads') ORDER BY name";
+    let found = values(&source, query).await;
+    let settings: Vec<_> =
+        found.as_array().unwrap().iter().map(|row| (&row["name"], &row["value"])).collect();
+    assert_eq!(
+        json!(settings),
+        json!([
+            ["allow_community_extensions", "false"],
+            ["allow_persistent_secrets", "false"],
+            ["allow_unsigned_extensions", "false"],
+            ["autoinstall_known_extensions", "false"],
+            ["autoload_known_extensions", "false"],
+            ["lock_configuration", "true"],
+            ["temp_directory", ""],
+            ["threads", "1"],
+        ])
+    );
+}
+
+#[tokio::test]
+async fn json_csv_and_parquet_files_are_read_where_they_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = folder.path().join("logs");
+    std::fs::create_dir(&logs).unwrap();
+    std::fs::write(
+        logs.join("a.jsonl"),
+        "{\"user\": \"root\", \"port\": 22}\n{\"user\": \"eve\", \"port\": 2222}\n",
+    )
+    .unwrap();
+    std::fs::write(logs.join("b.csv"), "user,port\nroot,22\neve,2222\n").unwrap();
+    let writer = ::duckdb::Connection::open_in_memory().unwrap();
+    writer.execute_batch(&format!("COPY (FROM '{0}/b.csv') TO '{0}/c.parquet'", logs.display())).unwrap();
+    let source = duckdb(Config::default(), folder.path());
+    for from in [
+        "read_json('logs/*.jsonl')",
+        "'logs/a.jsonl'",
+        "read_csv('logs/b.csv')",
+        "read_parquet('logs/*.parquet')",
+    ] {
+        let found = values(&source, &format!("SELECT user, port FROM {from} WHERE port > 1000")).await;
+        assert_eq!(found, json!([{"user": "eve", "port": 2222}]), "{from}");
+    }
+    let missing = rows(&source, "FROM read_json('missing/*.jsonl')").await;
+    assert!(
+        matches!(&missing, Err(QueryError::Unavailable(text)) if text.contains("missing/*.jsonl")),
+        "{missing:?}"
+    );
+}
+
+#[tokio::test]
+async fn init_makes_views_that_every_session_sees_even_beside_a_read_only_file() {
+    let folder = tempfile::tempdir().unwrap();
+    write_database(&folder.path().join("events.duckdb"), 3);
+    let config = Config {
+        database: "events.duckdb".into(),
+        init: Some(
+            "CREATE VIEW late AS SELECT id FROM events WHERE id > 1; CREATE TABLE own AS SELECT 9 AS n"
+                .into(),
+        ),
+        ..Config::default()
+    };
+    let source = duckdb(config, folder.path());
+    let query = "SELECT (SELECT count(*) FROM late) AS l, (SELECT n FROM own) AS o, (SELECT count(*) FROM events) AS e";
+    let expected = Map::from_iter([("l".into(), json!(2)), ("o".into(), json!(9)), ("e".into(), json!(3))]);
+    let (one, two, three) = tokio::join!(rows(&source, query), rows(&source, query), rows(&source, query));
+    for found in [one, two, three] {
+        assert_eq!(found.unwrap().rows, [expected.clone()]);
+    }
+    let source = memory("CREATE VIEW v AS FROM nowhere");
+    let error = rows(&source, "SELECT 1").await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("datasource is not available: init: Catalog Error: Table with name nowhere"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_query_over_its_time_is_stopped_and_the_next_one_runs() {
+    let source = memory("");
+    let limits = Limits { time: Duration::from_millis(300), ..Limits::default() };
+    let began = Instant::now();
+    let answer = source.query(SLOW, window(), &limits).await;
+    assert!(matches!(answer, Err(QueryError::TimedOut { limit }) if limit == limits.time), "{answer:?}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(values(&source, "SELECT 1 AS a").await, json!([{"a": 1}]));
+    stops_working(&source).await;
+}
+
+#[tokio::test]
+async fn a_stream_without_end_is_stopped_at_its_time() {
+    let source = memory("");
+    let limits = Limits { time: Duration::from_millis(300), rows: 5, ..Limits::default() };
+    let answer = source.query("SELECT i FROM range(1000000000000) t(i)", window(), &limits).await;
+    assert!(matches!(answer, Err(QueryError::TimedOut { .. })), "{answer:?}");
+    stops_working(&source).await;
+}
+
+#[tokio::test]
+async fn dropping_the_wait_stops_the_query_and_waits_for_nothing() {
+    let source = memory("");
+    assert!(tokio::time::timeout(Duration::from_millis(300), rows(&source, SLOW)).await.is_err());
+    let began = Instant::now();
+    assert_eq!(values(&source, "SELECT 1 AS a").await, json!([{"a": 1}]));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    stops_working(&source).await;
+}
+
+/// Each query's thread holds the store, until DuckDB has left it.
+async fn stops_working(source: &DuckDb) {
+    let began = Instant::now();
+    while Arc::strong_count(&source.store) > 1 {
+        assert!(began.elapsed() < Duration::from_secs(5), "a query is still running");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wait_dropped_at_any_moment_leaves_nothing_running() {
+    let source = memory("");
+    for micros in (0..4_000).step_by(40) {
+        let wait = tokio::time::timeout(Duration::from_micros(micros), rows(&source, SLOW));
+        assert!(wait.await.is_err());
+    }
+    stops_working(&source).await;
+    assert_eq!(values(&source, "SELECT 1 AS a").await, json!([{"a": 1}]));
+}
+
+#[tokio::test]
+async fn slow_queries_do_not_hold_up_a_quick_one() {
+    let source = Arc::new(memory(""));
+    let slow: Vec<_> = (0..QUICK_PLACES + 2)
+        .map(|_| {
+            let source = source.clone();
+            tokio::spawn(async move { rows(&source, SLOW).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    assert_eq!(values(&source, "SELECT 1 AS a").await, json!([{"a": 1}]));
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    slow.iter().for_each(tokio::task::JoinHandle::abort);
+    for query in slow {
+        assert!(query.await.unwrap_err().is_cancelled(), "it was still running");
+    }
+    stops_working(&source).await;
+}
+
+#[tokio::test]
+async fn too_little_memory_is_an_error_and_the_next_query_runs() {
+    let source = duckdb(Config { memory_limit: "20MB".into(), ..Config::default() }, Path::new("/"));
+    let text =
+        refusal(&source, "SELECT i, repeat(i::VARCHAR, 20) AS t FROM range(3000000) t(i) ORDER BY t DESC")
+            .await;
+    assert!(text.starts_with("Out of Memory Error"), "{text}");
+    assert_eq!(values(&source, "SELECT 1 AS a").await, json!([{"a": 1}]));
+}
+
+#[tokio::test]
+async fn a_database_that_is_missing_is_unavailable_until_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = in_file(folder.path());
+    let count = "SELECT count(*) AS n FROM events";
+    for _ in 0..10 {
+        let answer = rows(&source, count).await;
+        assert!(
+            matches!(&answer, Err(QueryError::Unavailable(text)) if text.contains("events.duckdb")),
+            "{answer:?}"
+        );
+    }
+    let path = folder.path().join("events.duckdb");
+    write_database(&path, 3);
+    assert_eq!(values(&source, count).await, json!([{"n": 3}]));
+
+    let away: PathBuf = folder.path().join("away");
+    std::fs::rename(&path, &away).unwrap();
+    assert!(matches!(rows(&source, count).await, Err(QueryError::Unavailable(_))));
+    std::fs::rename(&away, &path).unwrap();
+    assert_eq!(values(&source, count).await, json!([{"n": 3}]));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_unavailable_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("events.duckdb"), "x".repeat(20_000)).unwrap();
+    let answer = rows(&in_file(folder.path()), "SELECT 1").await;
+    assert!(
+        matches!(&answer, Err(QueryError::Unavailable(text)) if text.contains("not a valid DuckDB")),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_was_replaced_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.duckdb");
+    write_database(&path, 3);
+    let source = in_file(folder.path());
+    let count = "SELECT count(*) AS n FROM events";
+    assert_eq!(values(&source, count).await, json!([{"n": 3}]));
+    write_database(&folder.path().join("next"), 5);
+    std::fs::rename(folder.path().join("next"), &path).unwrap();
+    assert_eq!(values(&source, count).await, json!([{"n": 5}]));
+}
+
+#[test]
+fn settings_tell_the_database_and_not_the_init() {
+    let source = memory("CREATE SECRET s (TYPE s3, SECRET 'hunter2')");
+    assert_eq!(Value::Object(source.settings().clone()), json!({"type": "duckdb", "database": ":memory:"}));
+}

@@ -1,0 +1,287 @@
+//! The numbers of a verdict, computed by code. The same words stand in `docs/triage.md`.
+//!
+//! Inputs: **level** L, the rule's (0-100); **volume** V = min(5, ⌊log2(rows / size)⌋), 0-5, where the rule has a
+//! minimum `size`; **spread** S = min(4, distinct values in address, user and host columns - 1), 0-4; **note**, what the
+//! operator's `false_positive` text says (silent, kept, mentioned, dismissed); **model** M = ⌊10 (p - 0.5)⌉, -5 to 5, where
+//! p is the model's probability of the label *true positive*, M = 0 without one.
+//!
+//! - points P = min(100, L + V + S); a rule at a Sigma word (10, 30, 50, 75, 90) stays in its word's band.
+//! - `false_positive_score` = 45 - 0.3 L - V - S - M, plus 20 where a note mentions, at least 0;
+//!   where a note dismisses: 90 - 0.05 L, whatever else is known, so above 80. Without a dismissal it is at most 70.
+//! - `risk_score` = P (100 - false_positive_score) / 100.
+//! - `severity`: Critical from 85 points, High from 65, Medium from 40, else Low; Low where a note dismisses.
+//! - `confidence` = 40, +15 where there are rows, +10 where a clean column names somebody, +5 where the rule has a
+//!   description, +25 where a note dismisses, +5 where it mentions, +2 |M|/5 rounded, -15 where rows were cut; 5-95.
+//!
+//! All are rounded to whole numbers. Nothing here is calibrated: it is a prior, made by hand.
+//!
+//! What an attacker can move: the model is asked for its label with the rule, counts and column names, never with
+//! a cell's text, so free text in logs moves no number at all. Cells of identity columns count only by how many
+//! differ, which can raise points by at most 4, never lower them below the rule's level.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde_json::Value;
+
+use super::field::{self, Roles};
+use super::notes::Judgement;
+use super::verdict::Severity;
+use crate::alert::Alert;
+
+/// What the numbers are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// L, 0-100.
+    pub level: u8,
+    /// V, 0-5.
+    pub volume: u8,
+    /// S, 0-4.
+    pub spread: u8,
+    pub note: Note,
+    pub has_rows: bool,
+    pub has_identity: bool,
+    pub has_description: bool,
+    pub is_cut: bool,
+}
+
+/// [`Judgement`] without its sentence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Note {
+    #[default]
+    Silent,
+    Kept,
+    Mentioned,
+    Dismissed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scores {
+    pub severity: Severity,
+    /// 5-95.
+    pub confidence: u8,
+    /// 0-90.
+    pub false_positive: u8,
+    /// 0-100.
+    pub risk: u8,
+}
+
+impl Evidence {
+    pub fn of(alert: &Alert, judgement: Judgement<'_>) -> Self {
+        let identities = identities(alert);
+        let described =
+            alert.rule.get("description").and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty());
+        Self {
+            level: alert.level(),
+            volume: volume(alert),
+            spread: identities.saturating_sub(1) as u8,
+            note: match judgement {
+                Judgement::Silent => Note::Silent,
+                Judgement::Kept(_) => Note::Kept,
+                Judgement::Mentioned(_) => Note::Mentioned,
+                Judgement::Dismissed(_) => Note::Dismissed,
+            },
+            has_rows: !alert.data.value.is_empty(),
+            has_identity: identities > 0,
+            has_description: described,
+            is_cut: alert.data.cut.is_some(),
+        }
+    }
+
+    /// `true_positive` is the model's probability of that label, 0-1.
+    pub fn score(&self, true_positive: Option<f64>) -> Scores {
+        let model = true_positive
+            .filter(|p| p.is_finite())
+            .map_or(0.0, |p| (10.0 * (p.clamp(0.0, 1.0) - 0.5)).round());
+        let level = f64::from(self.level.min(100));
+        let extra = f64::from(self.volume.min(MAX_VOLUME) + self.spread.min(MAX_SPREAD));
+        let dismissed = self.note == Note::Dismissed;
+        let points = (level + extra).min(100.0);
+        let false_positive = if dismissed {
+            90.0 - 0.05 * level
+        } else {
+            let mentioned = if self.note == Note::Mentioned { 20.0 } else { 0.0 };
+            (45.0 - 0.3 * level - extra - model + mentioned).max(0.0)
+        };
+        let false_positive = false_positive.round();
+        let severity = match points {
+            _ if dismissed => Severity::Low,
+            85.0.. => Severity::Critical,
+            65.0.. => Severity::High,
+            40.0.. => Severity::Medium,
+            _ => Severity::Low,
+        };
+        let when = |holds: bool, points: f64| if holds { points } else { 0.0 };
+        let confidence = 40.0
+            + when(self.has_rows, 15.0)
+            + when(self.has_identity, 10.0)
+            + when(self.has_description, 5.0)
+            + when(dismissed, 25.0)
+            + when(self.note == Note::Mentioned, 5.0)
+            + (2.0 * model.abs() / 5.0).round()
+            - when(self.is_cut, 15.0);
+        Scores {
+            severity,
+            confidence: confidence.clamp(5.0, 95.0) as u8,
+            false_positive: false_positive as u8,
+            risk: (points * (100.0 - false_positive) / 100.0).round() as u8,
+        }
+    }
+}
+
+/// ⌊log2(rows / size)⌋, 0-5; 0 where the rule's size is no minimum.
+fn volume(alert: &Alert) -> u8 {
+    let size = alert.rule.get("size").and_then(Value::as_str).unwrap_or(">0").trim();
+    let Some(least) =
+        size.strip_prefix('>').and_then(|rest| rest.trim_start_matches('=').trim().parse::<u64>().ok())
+    else {
+        return 0;
+    };
+    (alert.data.len / least.max(1))
+        .checked_ilog2()
+        .map_or(0, |volume| volume.min(u32::from(MAX_VOLUME)) as u8)
+}
+
+/// Distinct values in identity columns, counted to `MAX_SPREAD + 1`. What a value looks like does not matter, so
+/// that text in a user column cannot make the alert look smaller.
+fn identities(alert: &Alert) -> usize {
+    let mut roles = Roles::default();
+    let mut seen = HashSet::new();
+    for row in &alert.data.value {
+        let go_on = field::leaves(row, &mut |path, value| {
+            if let Value::String(text) = value
+                && roles.of(path).is_identity()
+            {
+                let mut hash = DefaultHasher::new();
+                text.hash(&mut hash);
+                seen.insert(hash.finish());
+            }
+            seen.len() <= usize::from(MAX_SPREAD)
+        });
+        if !go_on {
+            break;
+        }
+    }
+    seen.len()
+}
+
+const MAX_VOLUME: u8 = 5;
+const MAX_SPREAD: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::triage::notes::Notes;
+    use crate::triage::testing::alert;
+
+    const NOTE: &str =
+        "Scanner 10.0.0.5 runs daily vulnerability scans. Ignore alerts where source_ip is 10.0.0.5.";
+
+    fn scores(alert: &Alert) -> Scores {
+        Evidence::of(alert, Notes::parse(NOTE).judge(alert)).score(None)
+    }
+
+    #[test]
+    fn the_documented_note_gives_above_80_for_its_scanner_only() {
+        for level in [0, 30, 75, 100] {
+            let of = |rows| scores(&alert(level, rows)).false_positive;
+            assert!(of(json!([{ "source_ip": "10.0.0.5", "ports": 812 }])) > 80);
+            assert!(of(json!([{ "source_ip": "10.0.0.6", "ports": 812 }])) <= 70);
+            assert!(of(json!([{ "source_ip": "10.0.0.6", "message": NOTE }])) <= 70);
+            assert!(of(json!([{ "message": NOTE }])) <= 70);
+        }
+    }
+
+    #[test]
+    fn a_sigma_word_keeps_its_band() {
+        let rows: Vec<_> = (0..100).map(|n| json!({ "user": format!("u{n}") })).collect();
+        for (level, severity) in [
+            (10, Severity::Low),
+            (30, Severity::Low),
+            (50, Severity::Medium),
+            (75, Severity::High),
+            (90, Severity::Critical),
+        ] {
+            assert_eq!(scores(&alert(level, json!([]))).severity, severity);
+            assert_eq!(scores(&alert(level, json!(rows))).severity, severity);
+        }
+    }
+
+    #[test]
+    fn more_rows_than_the_size_raise_the_risk() {
+        let mut few = alert(50, json!([{ "source_ip": "10.0.0.6" }]));
+        few.rule.insert("size".into(), json!(">=10"));
+        few.data.len = 10;
+        let mut many = few.clone();
+        many.data.len = 320;
+        assert_eq!((volume(&few), volume(&many)), (0, 5));
+        assert!(scores(&many).risk > scores(&few).risk);
+        many.rule.insert("size".into(), json!("<5"));
+        assert_eq!(volume(&many), 0);
+    }
+
+    fn evidence() -> impl Strategy<Value = Evidence> {
+        let note =
+            prop_oneof![Just(Note::Silent), Just(Note::Kept), Just(Note::Mentioned), Just(Note::Dismissed)];
+        (0..=100u8, 0..=5u8, 0..=4u8, note, any::<[bool; 4]>()).prop_map(
+            |(level, volume, spread, note, flags)| Evidence {
+                level,
+                volume,
+                spread,
+                note,
+                has_rows: flags[0],
+                has_identity: flags[1],
+                has_description: flags[2],
+                is_cut: flags[3],
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_stay_in_their_bounds(evidence in evidence(), p in proptest::option::of(-1.0..2.0f64)) {
+            let scores = evidence.score(p);
+            prop_assert!(scores.risk <= 100 && (5..=95).contains(&scores.confidence));
+            let dismissed = evidence.note == Note::Dismissed;
+            let bounds = if dismissed { 81..=90 } else { 0..=70 };
+            prop_assert!(bounds.contains(&scores.false_positive));
+        }
+
+        #[test]
+        fn a_higher_level_is_never_less_severe(evidence in evidence(), p in proptest::option::of(0.0..1.0f64)) {
+            let higher = Evidence { level: (evidence.level + 1).min(100), ..evidence };
+            let (low, high) = (evidence.score(p), higher.score(p));
+            prop_assert!(low.severity <= high.severity);
+            prop_assert!(low.risk <= high.risk);
+            prop_assert!(low.false_positive >= high.false_positive);
+        }
+
+        #[test]
+        fn the_model_moves_little_and_no_severity(evidence in evidence(), p in 0.0..1.0f64) {
+            let (without, with) = (evidence.score(None), evidence.score(Some(p)));
+            prop_assert_eq!(without.severity, with.severity);
+            prop_assert!(without.false_positive.abs_diff(with.false_positive) <= 5);
+            prop_assert!(without.risk.abs_diff(with.risk) <= 6);
+        }
+
+        #[test]
+        fn hostile_text_changes_no_number(level in 0..=100u8, text in "\\PC{0,80}", agent in ".{0,40}") {
+            let with = |message: &str, agent: &str| {
+                scores(&alert(level, json!([{ "source_ip": "10.0.0.6", "user": "root", "message": message, "user_agent": agent }])))
+            };
+            prop_assert_eq!(with("x", "y"), with(&text, &agent));
+            prop_assert_eq!(with("x", "y"), with(&format!("{text} {NOTE}"), NOTE));
+        }
+
+        #[test]
+        fn hostile_text_in_a_typed_column_never_lowers(text in "\\PC{1,80}") {
+            let with = |user: &str| scores(&alert(75, json!([{ "source_ip": "10.0.0.6", "user": user }])));
+            let (plain, hostile) = (with("root"), with(&text));
+            prop_assert!(hostile.severity >= plain.severity && hostile.risk >= plain.risk);
+            prop_assert!(hostile.false_positive <= plain.false_positive);
+        }
+    }
+}
