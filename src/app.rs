@@ -1,12 +1,8 @@
 //! Configuration to parts to tasks. The only file that knows all of them.
 
 use std::collections::HashMap;
-<<<<<<< HEAD
 use std::io::IsTerminal as _;
-use std::path::Path;
-=======
 use std::path::{Path, PathBuf};
->>>>>>> main
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +21,8 @@ use crate::rule::template::{self, Query};
 use crate::store::{Access, Store, rules};
 use crate::triage::provider::{ProviderError, local::Local};
 use crate::triage::{self, Triager};
-use crate::http::Http;
 use crate::webhook::delivery::{self, Delivery, Print};
-use crate::webhook::Webhook;
+use crate::webhook::{self, Webhook};
 
 /// What the command line decides.
 pub struct Options {
@@ -40,7 +35,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Clock::system(), print: delivery::to_stdout(), colour: false }
+        Self { clock: Clock::system(), print: delivery::to_stdout(), colour: is_read_by_a_person() }
     }
 }
 
@@ -105,21 +100,12 @@ impl App {
             }
         }
         let mut webhooks: HashMap<String, Arc<dyn Webhook>> = HashMap::new();
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         for (name, config) in &runner.webhooks {
-<<<<<<< HEAD
             let built = webhook::build(config, colour).with_context(|| format!("webhooks.{name}"))?;
             webhooks.insert(name.clone(), built);
         }
         let http = Http::new(webhooks.values().filter_map(|webhook| webhook.destination()))?;
-        let triager = runner.triage.as_ref().map(|config| triager(config, &runner.dir));
-=======
-            let built = config.build(colour).with_context(|| format!("webhooks.{name}"))?;
-            webhooks.insert(name.clone(), built);
-        }
-        let http = Http::new(webhooks.values().filter_map(|webhook| webhook.destination()))?;
         let triager = runner.triage.as_ref().map(|config| triager(config, &runner.path));
->>>>>>> main
         let pipeline = Pipeline { store: store.clone(), clock, triager, triage_limit: TRIAGE_LIMIT };
         let delivery = Delivery::new(store.clone(), webhooks, http, clock, print);
         // The first write: a store that is read-only or on a full disk is found out here.
@@ -200,6 +186,11 @@ pub fn triager(config: &triage::Config, runner: &Path) -> Triager {
         let found = registry.resolve(&model).map_err(|error| ProviderError::Failed(error.to_string()))?;
         Ok(Box::new(Local::open(&found.source, &options)?))
     })
+}
+
+/// Standard output is a terminal, and nobody said no (<https://no-color.org>).
+pub fn is_read_by_a_person() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// For one alert, from prompt to last token. Far more than the deadline: a late verdict is an update.

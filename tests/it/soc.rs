@@ -94,7 +94,7 @@ impl Soc {
         let pipeline = Pipeline { store: self.store.clone(), clock: self.clock, triager, triage_limit };
         self.tasks.spawn(pipeline.run(self.shutdown.clone()));
         let webhooks: HashMap<String, Arc<dyn Webhook>> =
-            runner.webhooks.iter().map(|(name, config)| (name.clone(), config.build(false).unwrap())).collect();
+            runner.webhooks.iter().map(|(name, config)| (name.clone(), watchpost::webhook::build(config, false).unwrap())).collect();
         let http = Http::new(webhooks.values().filter_map(|webhook| webhook.destination())).unwrap();
         let printed = Arc::clone(&self.printed);
         let print: Print = Arc::new(move |text| {
