@@ -4,25 +4,28 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value as Json, json};
 use watchpost_engine::{Control, Info, Model, Options, Prompt, Request, gguf};
 
+use super::{Code, Failure, RunnerArgs, table};
 use crate::models::install::{Imported, Verdict};
-use crate::models::{Found, ModelError, Origin, Registry, embed, install, known, pull};
+use crate::models::{Found, Origin, Registry, embed, install, known, pull};
+use crate::text::escape;
 
-/// Lists, imports, checks and measures models.
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
-    /// Folder of the models, looked into first
+    /// The runner, whose `models/` is looked into too [default: as for `run`].
+    #[arg(short, long, value_name = "FILE", env = "WATCHPOST_RUNNER", global = true)]
+    runner: Option<PathBuf>,
+    /// A folder of models that is looked into first, and that new models go to.
     #[arg(long = "models", value_name = "DIR", env = "WATCHPOST_MODELS", global = true)]
     folder: Option<PathBuf>,
 }
 
-#[derive(Debug, clap::Subcommand)]
+#[derive(clap::Subcommand)]
 enum Verb {
     /// Shows the models that are known and those that are here
     List {
@@ -72,80 +75,65 @@ enum Verb {
     },
 }
 
-/// Everything as it should be.
-const GOOD: u8 = 0;
-/// `verify` found a model that is not what was recorded.
-const MISMATCH: u8 = 1;
-/// The verb could not do its work.
-const CANNOT_RUN: u8 = 4;
-
-/// Runs the verb with the models of this process and returns the exit code: 0, 1 when `verify` found a mismatch, 4 when
-/// it could not be done. `runner` is the runner file, where one was named.
-pub fn run(args: &Args, runner: Option<&Path>) -> u8 {
-    let registry = Registry::new(runner, args.folder.as_deref());
-    match run_with(args, &registry, &mut io::stdout().lock()) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("watchpost: {}", printable(&format!("{error:#}")));
-            CANNOT_RUN
-        }
-    }
-}
-
-/// As [`run`], with these places, printing to `out`.
-pub fn run_with(args: &Args, registry: &Registry, out: &mut dyn Write) -> anyhow::Result<u8> {
-    match &args.verb {
-        Verb::List { json } => list(registry, *json, out),
+pub fn run(args: Args) -> Result<Code, Failure> {
+    let runner = RunnerArgs { runner: args.runner }.path();
+    let registry = Registry::new(Some(&runner), args.folder.as_deref());
+    let mut stdout = io::stdout().lock();
+    let out: &mut dyn Write = &mut stdout;
+    match args.verb {
+        Verb::List { json } => list(&registry, json, out),
         Verb::Import { file, name } => {
             let bar = Bar::new("importing");
             let imported =
-                install::import(file, name.as_deref(), registry.install_folder(), &mut bar.progress())?;
+                install::import(&file, name.as_deref(), registry.install_folder(), &mut bar.progress())?;
             drop(bar);
             report(&imported, "imported", out)
         }
-        Verb::Verify { name } => verify(registry, name.as_deref(), out),
-        Verb::Bench { name, threads, json } => bench(registry, name.as_deref(), *threads, *json, out),
+        Verb::Verify { name } => verify(&registry, name.as_deref(), out),
+        Verb::Bench { name, threads, json } => bench(&registry, name.as_deref(), threads, json, out),
         Verb::Pull { name, sha256, endpoint } => {
-            let options = pull::Options { endpoint: endpoint.clone(), sha256: sha256.clone() };
+            let options = pull::Options { endpoint, sha256 };
             let bar = Bar::new("pulling");
-            let pulled = pull::pull(name, registry.install_folder(), &options, &mut bar.progress())?;
+            let pulled = pull::pull(&name, registry.install_folder(), &options, &mut bar.progress())?;
             drop(bar);
             report(&pulled, "pulled", out)
         }
         Verb::Embed { model, output, force } => {
-            let model = registry.resolve(&typed(model))?;
+            let model = registry.resolve(&typed(&model))?;
             let executable = registry.executable().ok_or_else(|| {
-                anyhow::anyhow!("this system does not say which file is running: run it by its full path")
+                Failure::cannot_run("this system does not say which file is running: mount /proc")
             })?;
             let bar = Bar::new("embedding");
-            let embedded = embed::embed(executable, &model, output, *force, &mut bar.progress())?;
+            let embedded = embed::embed(executable, &model, &output, force, &mut bar.progress())?;
             drop(bar);
-            let (name, output) = (printable(&embedded.name), printable(&output.to_string_lossy()));
+            let output = output.to_string_lossy();
+            let (name, output) = (escape(&embedded.name), escape(&output));
             writeln!(
                 out,
                 "{output} carries {name}, {}, sha256 {}",
                 mb(embedded.source.len),
                 embedded.sha256
             )?;
-            Ok(GOOD)
+            Ok(Code::Good)
         }
     }
 }
 
-fn report(imported: &Imported, done: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
+fn report(imported: &Imported, done: &str, out: &mut dyn Write) -> Result<Code, Failure> {
     let Imported { name, path, sha256, is_known, info } = imported;
     let known = if *is_known { " as models.toml has it" } else { "" };
-    let path = printable(&path.to_string_lossy());
-    writeln!(out, "{done} {}: {}", printable(name), described(info))?;
+    let path = path.to_string_lossy();
+    let path = escape(&path);
+    writeln!(out, "{done} {}: {}", escape(name), described(info))?;
     writeln!(out, "  file    {path}\n  sha256  {sha256}{known}")?;
-    Ok(GOOD)
+    Ok(Code::Good)
 }
 
 fn described(info: &Info) -> String {
     format!(
         "{} {}, {}, context {}, needs {} of memory",
-        printable(&info.architecture),
-        printable(&info.quantization),
+        escape(&info.architecture),
+        escape(&info.quantization),
         mb(info.file_bytes),
         info.context_length,
         mb(info.memory_bytes_needed)
@@ -163,7 +151,7 @@ struct Row {
     found: Option<(Found, Result<Info, String>)>,
 }
 
-fn list(registry: &Registry, json: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
+fn list(registry: &Registry, json: bool, out: &mut dyn Write) -> Result<Code, Failure> {
     let found = registry.found()?.into_iter().map(row_of_found);
     let mut rows: Vec<Row> = found.collect();
     for known in known::all() {
@@ -181,26 +169,25 @@ fn list(registry: &Registry, json: bool, out: &mut dyn Write) -> anyhow::Result<
     if json {
         let rows: Vec<Json> = rows.iter().map(row_json).collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
-        return Ok(GOOD);
+        return Ok(Code::Good);
     }
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["MODEL", "STATE", "SIZE", "MEMORY", "LICENCE", "WHERE"]);
-    for row in &rows {
+    let cells = rows.iter().map(|row| {
         let place = match &row.found {
             Some((found, _)) => found.source.path.to_string_lossy().into_owned(),
-            None => "get it with `watchpost model import` or `pull`".into(),
+            None => format!("`watchpost model pull {}` or `import FILE`", row.name),
         };
         let memory = row.memory_bytes.map_or_else(|| "-".into(), mb);
-        let licence = row.licence.as_deref().unwrap_or("-");
-        table.add_row([&row.name, row.state, &mb(row.bytes), &memory, licence, &place].map(printable));
-    }
-    writeln!(out, "{}", table.trim_fmt())?;
+        let licence = row.licence.clone().unwrap_or_else(|| "-".into());
+        [row.name.clone(), row.state.into(), mb(row.bytes), memory, licence, place]
+            .map(|cell| escape(&cell).into())
+    });
+    writeln!(out, "{}", table(&["model", "state", "size", "memory", "licence", "where"], cells))?;
     for (found, problem) in rows.iter().filter_map(|row| row.found.as_ref()) {
         if let Err(problem) = problem {
-            writeln!(out, "{}: {}", printable(&found.name), printable(problem))?;
+            writeln!(out, "{}: {}", escape(&found.name), escape(problem))?;
         }
     }
-    Ok(GOOD)
+    Ok(Code::Good)
 }
 
 fn row_of_found(found: Found) -> Row {
@@ -244,13 +231,15 @@ fn row_json(row: &Row) -> Json {
     json
 }
 
-fn verify(registry: &Registry, name: Option<&str>, out: &mut dyn Write) -> anyhow::Result<u8> {
+fn verify(registry: &Registry, name: Option<&str>, out: &mut dyn Write) -> Result<Code, Failure> {
     let models = match name {
         Some(name) => vec![registry.resolve(&typed(name))?],
         None => registry.found()?,
     };
-    anyhow::ensure!(!models.is_empty(), "no model is here: get one with `watchpost model import FILE`");
-    let mut code = GOOD;
+    if models.is_empty() {
+        return Err(Failure::cannot_run(NONE_HERE));
+    }
+    let mut code = Code::Good;
     for model in &models {
         let bar = Bar::new("verifying");
         let verdict = install::verify(model, &mut bar.progress());
@@ -264,11 +253,11 @@ fn verify(registry: &Registry, name: Option<&str>, out: &mut dyn Write) -> anyho
                 )
             }
             Verdict::Bad(error) => {
-                code = MISMATCH;
+                code = Code::Findings;
                 format!("MISMATCH  {}  {error}", model.name)
             }
         };
-        writeln!(out, "{}", printable(&line))?;
+        writeln!(out, "{}", escape(&line))?;
     }
     Ok(code)
 }
@@ -279,14 +268,11 @@ fn bench(
     threads: usize,
     json: bool,
     out: &mut dyn Write,
-) -> anyhow::Result<u8> {
-    let model =
-        match name {
-            Some(name) => registry.resolve(&typed(name))?,
-            None => registry.found()?.into_iter().next().ok_or_else(|| {
-                anyhow::anyhow!("no model is here: get one with `watchpost model import FILE`")
-            })?,
-        };
+) -> Result<Code, Failure> {
+    let model = match name {
+        Some(name) => registry.resolve(&typed(name))?,
+        None => registry.found()?.into_iter().next().ok_or_else(|| Failure::cannot_run(NONE_HERE))?,
+    };
     let spinner = Bar::spinner("measuring");
     let mut opened = Model::open(&model.source, &Options { threads, ..Options::default() })?;
     let question = Prompt::new(
@@ -314,9 +300,9 @@ fn bench(
             "peak_memory_bytes": bench.peak_rss_bytes,
         });
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
-        return Ok(GOOD);
+        return Ok(Code::Good);
     }
-    writeln!(out, "{}: {}", printable(&model.name), described(opened.info()))?;
+    writeln!(out, "{}: {}", escape(&model.name), described(opened.info()))?;
     let threads = if threads == 0 { "default threads".into() } else { format!("{threads} threads") };
     writeln!(out, "  kernels       {}, {threads}", bench.kernels)?;
     writeln!(out, "  load          {:.2} s", bench.load.as_secs_f64())?;
@@ -324,7 +310,7 @@ fn bench(
     writeln!(out, "  prompt        {:.1} tokens/s", bench.prompt_tokens_per_second)?;
     writeln!(out, "  answer        {:.1} tokens/s", bench.decode_tokens_per_second)?;
     writeln!(out, "  peak memory   {}", bench.peak_rss_bytes.map_or_else(|| "not known".into(), mb))?;
-    Ok(GOOD)
+    Ok(Code::Good)
 }
 
 /// What a user typed, from where the user stands: a path in an argument is not relative to the runner file.
@@ -335,18 +321,6 @@ fn typed(name_or_path: &str) -> String {
         Ok(absolute) if is_path => absolute.to_string_lossy().into_owned(),
         _ => name_or_path.into(),
     }
-}
-
-/// A model's file is a stranger's: its text reaches the terminal without control or invisible characters.
-fn printable(text: impl AsRef<str>) -> String {
-    let mut clean = String::new();
-    for character in text.as_ref().chars() {
-        match character {
-            '"' | '\'' | '\\' => clean.push(character),
-            other => clean.extend(other.escape_debug()),
-        }
-    }
-    clean
 }
 
 fn mb(bytes: u64) -> String {
@@ -398,3 +372,5 @@ impl Drop for Bar {
         self.0.finish_and_clear();
     }
 }
+
+const NONE_HERE: &str = "no model is here: get one with `watchpost model import FILE`";

@@ -237,16 +237,6 @@ pub fn bury_unknown(tx: &Transaction<'_>, known: &[String]) -> rusqlite::Result<
     Ok(buried)
 }
 
-/// How many deliveries are open (due or being sent), and how many are dead.
-pub fn backlog(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
-    connection.query_row(
-        "SELECT count(*) FILTER (WHERE state IN ('due', 'sending')), count(*) FILTER (WHERE state = 'dead')
-         FROM deliveries WHERE state != 'done'",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )
-}
-
 /// Newest first.
 pub fn list(connection: &Connection, dead_only: bool, limit: usize) -> rusqlite::Result<Vec<Delivery>> {
     let filter = if dead_only { "WHERE state = 'dead'" } else { "" };
