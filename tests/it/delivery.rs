@@ -46,8 +46,10 @@ impl Site {
         tokio::task::spawn_blocking(move || end.recv());
         let store = Store::open(&dir.path().join("watchpost.db"), Access::Service).unwrap();
         let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
-        let built: HashMap<_, _> =
-            webhooks.iter().map(|(name, config)| ((*name).to_owned(), webhook::build(config, false).unwrap())).collect();
+        let built: HashMap<_, _> = webhooks
+            .iter()
+            .map(|(name, config)| ((*name).to_owned(), webhook::build(config, false).unwrap()))
+            .collect();
         let http = Http::new(built.values().filter_map(|webhook| webhook.destination())).unwrap();
         let printed = Arc::new(Mutex::new(String::new()));
         let page = Arc::clone(&printed);
@@ -127,7 +129,12 @@ fn alert(id: &str, level: u8, created_at: watchpost::clock::Timestamp) -> Alert 
         rule: map(json!({"id": id, "name": "Rule", "level": level})),
         detector: map(json!({"name": "d", "tenant": "default"})),
         datasource: map(json!({"type": "duckdb"})),
-        data: Data { len: 1, value: vec![map(json!({"user": "root"}))], datasource: "duckdb".into(), cut: None },
+        data: Data {
+            len: 1,
+            value: vec![map(json!({"user": "root"}))],
+            datasource: "duckdb".into(),
+            cut: None,
+        },
         window: Window::from_seconds(0, 60).unwrap(),
         created_at,
     }
@@ -199,14 +206,20 @@ async fn a_refusal_goes_to_the_dead_letters_and_comes_back_on_request() {
         assert_eq!(site.store.write(move |tx| outbox::retry(tx, Which::AllDead, now)).await.unwrap(), 1);
         site.store.signals().outbox_changed.notify_one();
         let sent = answers.len() + 1;
-        site.until(|rows| receiver.received().len() == sent && rows[0].state != "due" && rows[0].state != "sending").await;
+        site.until(|rows| {
+            receiver.received().len() == sent && rows[0].state != "due" && rows[0].state != "sending"
+        })
+        .await;
     }
     site.until_all("done").await;
-    assert_eq!(answers, [
-        "401: who are\\u{1b}[31m you?",
-        "302: redirects are not followed: set `url` to where it leads: `http://elsewhere.example/`",
-        "404: ",
-    ]);
+    assert_eq!(
+        answers,
+        [
+            "401: who are\\u{1b}[31m you?",
+            "302: redirects are not followed: set `url` to where it leads: `http://elsewhere.example/`",
+            "404: ",
+        ]
+    );
     let keys: Vec<_> = receiver.received().iter().map(|one| one.headers["idempotency-key"].clone()).collect();
     assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
 }
@@ -276,7 +289,9 @@ async fn a_verdict_that_is_late_follows_as_one_update() {
     let told: Vec<_> = receiver
         .received()
         .iter()
-        .map(|one| (one.body["triage"].as_str().unwrap().to_owned(), one.headers.contains_key("watchpost-update")))
+        .map(|one| {
+            (one.body["triage"].as_str().unwrap().to_owned(), one.headers.contains_key("watchpost-update"))
+        })
         .collect();
     assert_eq!(told, [("pending".into(), false), ("pending".into(), false), ("failed".into(), true)]);
     let keys: Vec<_> = receiver.received().iter().map(|one| one.headers["idempotency-key"].clone()).collect();
@@ -338,7 +353,11 @@ async fn an_answer_without_end_is_read_to_its_bound() {
 
 #[tokio::test(start_paused = true)]
 async fn standard_output_gets_what_the_printer_takes() {
-    let site = Site::start(&[("terminal", webhook::Config::Stdout(stdout::Config { format: stdout::Format::Json }))]).await;
+    let site = Site::start(&[(
+        "terminal",
+        webhook::Config::Stdout(stdout::Config { format: stdout::Format::Json }),
+    )])
+    .await;
     site.alert("x", 50, &["terminal"], false).await;
     site.until_all("done").await;
     let printed = site.printed.lock().unwrap().clone();
@@ -360,7 +379,8 @@ async fn a_certificate_is_believed_only_when_it_is_vouched_for() {
         assert!(send(true, Some(tls(other))).await.is_err(), "{server}");
         // The name counts also for a certificate that stands in the file itself.
         let port = address.rsplit(':').next().unwrap();
-        let elsewhere = post(format!("https://localhost:{port}/"), true, Some(tls(vouches))).await.unwrap_err();
+        let elsewhere =
+            post(format!("https://localhost:{port}/"), true, Some(tls(vouches))).await.unwrap_err();
         assert!(elsewhere.to_string().contains("certificate"), "{server}: {elsewhere}");
     }
 }
@@ -368,7 +388,8 @@ async fn a_certificate_is_believed_only_when_it_is_vouched_for() {
 async fn post(url: String, verify: bool, ca: Option<PathBuf>) -> Result<u16, HttpError> {
     let to = Destination { url: url.parse().unwrap(), verify, ca };
     let timeout = Duration::from_secs(10);
-    let request = Request { method: "POST", to: to.clone(), headers: Vec::new(), body: b"{}".to_vec(), timeout };
+    let request =
+        Request { method: "POST", to: to.clone(), headers: Vec::new(), body: b"{}".to_vec(), timeout };
     Http::new([to])?.send(&request, 100).await.map(|answer| answer.status)
 }
 
@@ -392,7 +413,9 @@ fn serve_tls(certificate: &Path, key: &Path) -> String {
             let mut stream = rustls::StreamOwned::new(session, stream.unwrap());
             // A client that does not trust us ends the handshake, and `read` fails.
             if stream.read(&mut [0; 4096]).is_ok_and(|bytes| bytes > 0) {
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .unwrap();
                 stream.flush().unwrap();
             }
         }

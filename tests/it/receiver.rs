@@ -116,6 +116,8 @@ async fn read(stream: &mut TcpStream) -> Option<Received> {
 
 async fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> Option<()> {
     let length = body.len();
-    let answer = format!("HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}");
+    let answer = format!(
+        "HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
     stream.write_all(answer.as_bytes()).await.ok()
 }
