@@ -159,7 +159,8 @@ pub(super) mod tests {
     fn what_was_cut_is_said() {
         let mut alert = alert();
         alert.data.cut = Some("kept 1 of 7 rows".into());
-        let message = Message { alert: &alert, triage: &Triage::Skipped, is_update: false, idempotency_key: "k" };
+        let message =
+            Message { alert: &alert, triage: &Triage::Skipped, is_update: false, idempotency_key: "k" };
         assert_eq!(body(&message)["data"]["cut"], "kept 1 of 7 rows");
     }
 }

@@ -2,8 +2,10 @@
 
 mod architecture;
 mod check;
+mod delivery;
 mod detection;
 mod model;
+mod receiver;
 mod soak;
 mod soc;
 mod triage;
