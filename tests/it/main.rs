@@ -2,9 +2,11 @@
 
 mod architecture;
 mod check;
+mod cli;
 mod delivery;
 mod detection;
 mod model;
+mod pipeline;
 mod receiver;
 mod soak;
 mod soc;
