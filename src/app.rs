@@ -1,6 +1,7 @@
 //! Configuration to parts to tasks. The only file that knows all of them.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::store::{Access, Store, rules};
 use crate::triage::provider::{ProviderError, local::Local};
 use crate::triage::{self, Triager};
 use crate::webhook::delivery::{self, Delivery, Print};
-use crate::webhook::Webhook;
+use crate::webhook::{self, Webhook};
 
 /// What the command line decides.
 pub struct Options {
@@ -34,7 +35,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Clock::system(), print: delivery::to_stdout(), colour: false }
+        Self { clock: Clock::system(), print: delivery::to_stdout(), colour: is_read_by_a_person() }
     }
 }
 
@@ -100,7 +101,7 @@ impl App {
         }
         let mut webhooks: HashMap<String, Arc<dyn Webhook>> = HashMap::new();
         for (name, config) in &runner.webhooks {
-            let built = config.build(colour).with_context(|| format!("webhooks.{name}"))?;
+            let built = webhook::build(config, colour).with_context(|| format!("webhooks.{name}"))?;
             webhooks.insert(name.clone(), built);
         }
         let http = Http::new(webhooks.values().filter_map(|webhook| webhook.destination()))?;
@@ -185,6 +186,11 @@ pub fn triager(config: &triage::Config, runner: &Path) -> Triager {
         let found = registry.resolve(&model).map_err(|error| ProviderError::Failed(error.to_string()))?;
         Ok(Box::new(Local::open(&found.source, &options)?))
     })
+}
+
+/// Standard output is a terminal, and nobody said no (<https://no-color.org>).
+pub fn is_read_by_a_person() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// For one alert, from prompt to last token. Far more than the deadline: a late verdict is an update.

@@ -1,5 +1,18 @@
 //! One declaration of a section makes its struct, its reader, its defaults and its reference table.
 
+use std::path::Path;
+
+use super::yaml::{Node, Position};
+use super::{FromYaml, Reader};
+
+/// A section of which nothing is written: every field has its default.
+///
+/// Panics where a field is required; used for sections that have none.
+pub fn defaults<T: FromYaml>() -> T {
+    let mut reader = Reader::new("", "", Path::new(""), None);
+    T::from_yaml(&Node::default_of("{}", Position::default()), &mut reader).expect("every field has a default")
+}
+
 /// Declares a configuration section.
 ///
 /// ```ignore

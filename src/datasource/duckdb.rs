@@ -57,6 +57,12 @@ section! {
     }
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        crate::config::defaults()
+    }
+}
+
 /// The datasource `duckdb`.
 ///
 /// A cell becomes the JSON that `cells` describes.

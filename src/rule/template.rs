@@ -21,7 +21,9 @@ pub const QUERY: &[&str] = &[
 /// What a rule's description can name.
 pub const DESCRIPTION: &[&str] = &["rule", "detector", "data"];
 /// What a webhook's template can name.
-pub const MESSAGE: &[&str] = &["rule", "data", "detector", "datasource", "time", "clickagentic"];
+pub const MESSAGE: &[&str] = &[
+    "rule", "data", "detector", "datasource", "time", "clickagentic", "triage", "triage_error", "alert",
+];
 
 /// The Jinja environment that every template of ours runs in: Python's printing and methods, the filters
 /// `to_list`, `to_list_like` and `tojson`, and a limit of fuel. Clones share what is big.
@@ -86,6 +88,11 @@ pub struct Context<'a> {
 /// A template value of a JSON object, with Python's printing.
 pub fn value(map: &Map<String, Json>) -> Value {
     python::map(map)
+}
+
+/// Python's `json.dumps(value)`, what the filter `tojson` gives.
+pub fn json(value: &Value) -> Result<String, Error> {
+    python::json(value)
 }
 
 impl Query {

@@ -1,11 +1,10 @@
 //! The `triage:` section.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::config::yaml::{Node, Position};
+use crate::config::yaml::Node;
 use crate::config::{FromYaml, Reader, Secret, Url, section, suggestion, units};
 use crate::rule::Rule;
 
@@ -57,9 +56,7 @@ impl Config {
 impl Default for Config {
     /// What `triage: true` means.
     fn default() -> Self {
-        let mut reader = Reader::new("", "", Path::new(""), None);
-        let nothing = Node::default_of("{}", Position::default());
-        Self::from_yaml(&nothing, &mut reader).expect("every field has a default")
+        crate::config::defaults()
     }
 }
 

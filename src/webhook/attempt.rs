@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 
 /// What an answer means for the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub(super) enum Meaning {
     Delivered,
     /// The receiver cannot now; the same message may be taken later.
     Later,
@@ -19,7 +19,7 @@ pub enum Meaning {
 
 /// 2xx is delivered; 408 (time-out), 425 (too early), 429 (too many) and 5xx are for later; all others are
 /// refusals, redirects among them, since following one would post the alert to a place nobody configured.
-pub fn meaning(status: u16) -> Meaning {
+pub(super) fn meaning(status: u16) -> Meaning {
     match status {
         200..=299 => Meaning::Delivered,
         408 | 425 | 429 | 500..=599 => Meaning::Later,
@@ -32,12 +32,13 @@ pub fn meaning(status: u16) -> Meaning {
 /// was down do not count as tried.
 ///
 /// What the receiver asked for (`retry_after`) is done within its bounds; else the wait is random between
-/// [`MIN_WAIT`] and a ceiling that doubles up to [`MAX_WAIT`], so that many messages do not come back at once.
-pub fn wait(
+/// [`MIN_WAIT`] and a ceiling that doubles up to `max_wait`, so that many messages do not come back at once.
+pub(super) fn wait(
     attempt: u32,
     first: Timestamp,
     now: Timestamp,
     retry_after: Option<Duration>,
+    max_wait: Duration,
     random: &mut impl Rng,
 ) -> Option<Duration> {
     let tried = Duration::try_from(now.duration_since(first)).unwrap_or_default();
@@ -48,13 +49,13 @@ pub fn wait(
         return Some(asked.clamp(MIN_ASKED, MAX_ASKED));
     }
     let doublings = attempt.min(20);
-    let ceiling = MIN_WAIT.saturating_mul(1 << doublings).min(MAX_WAIT);
+    let ceiling = MIN_WAIT.saturating_mul(1 << doublings).min(max_wait).max(MIN_WAIT);
     Some(random.random_range(MIN_WAIT..=ceiling))
 }
 
 /// The header `Retry-After`: whole seconds, or a date as HTTP writes it. `None` where it is neither; a date that
 /// has passed is no wait at all.
-pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
     let header = header.trim();
     if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(header.parse().unwrap_or(u64::MAX)));
@@ -63,12 +64,11 @@ pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
-pub const MIN_WAIT: Duration = Duration::from_secs(1);
-pub const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
-pub const MIN_ASKED: Duration = Duration::from_secs(1);
-pub const MAX_ASKED: Duration = Duration::from_secs(60 * 60);
-pub const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-pub const MIN_ATTEMPTS: u32 = 20;
+pub(super) const MIN_WAIT: Duration = Duration::from_secs(1);
+pub(super) const MIN_ASKED: Duration = Duration::from_secs(1);
+pub(super) const MAX_ASKED: Duration = Duration::from_secs(60 * 60);
+pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const MIN_ATTEMPTS: u32 = 20;
 
 #[cfg(test)]
 mod tests {
@@ -76,6 +76,8 @@ mod tests {
     use proptest::prelude::*;
     use rand::SeedableRng;
     use rand::rngs::SmallRng;
+
+    const MAX_WAIT: Duration = Duration::from_secs(900);
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn what_the_receiver_asks_for_is_done_within_bounds() {
         let (first, mut random) = (at("2026-01-01T00:00:00Z"), SmallRng::seed_from_u64(1));
-        let mut wait = |asked| wait(1, first, first, Some(Duration::from_secs(asked)), &mut random).unwrap().as_secs();
+        let mut wait = |asked| wait(1, first, first, Some(Duration::from_secs(asked)), MAX_WAIT, &mut random).unwrap().as_secs();
         assert_eq!((wait(0), wait(90), wait(1_000_000)), (1, 90, 3600));
     }
 
@@ -120,7 +122,7 @@ mod tests {
         let first = at("2026-01-01T00:00:00Z");
         for seed in 0..50 {
             let (mut now, mut attempts, mut random) = (first, 1, SmallRng::seed_from_u64(seed));
-            while let Some(pause) = wait(attempts, first, now, None, &mut random) {
+            while let Some(pause) = wait(attempts, first, now, None, MAX_WAIT, &mut random) {
                 now = now.checked_add(pause).unwrap();
                 attempts += 1;
             }
@@ -133,15 +135,15 @@ mod tests {
     #[test]
     fn a_day_in_which_watchpost_was_down_is_no_day_of_trying() {
         let (first, now) = (at("2026-01-01T00:00:00Z"), at("2026-01-05T00:00:00Z"));
-        assert!(wait(3, first, now, None, &mut SmallRng::seed_from_u64(1)).is_some());
-        assert!(wait(MIN_ATTEMPTS, first, now, None, &mut SmallRng::seed_from_u64(1)).is_none());
+        assert!(wait(3, first, now, None, MAX_WAIT, &mut SmallRng::seed_from_u64(1)).is_some());
+        assert!(wait(MIN_ATTEMPTS, first, now, None, MAX_WAIT, &mut SmallRng::seed_from_u64(1)).is_none());
     }
 
     proptest! {
         #[test]
         fn waits_stay_in_their_bounds(attempt in 1u32.., seed: u64) {
             let first = Timestamp::UNIX_EPOCH;
-            let pause = wait(attempt, first, first, None, &mut SmallRng::seed_from_u64(seed)).unwrap();
+            let pause = wait(attempt, first, first, None, MAX_WAIT, &mut SmallRng::seed_from_u64(seed)).unwrap();
             prop_assert!(pause >= MIN_WAIT && pause <= MAX_WAIT);
             prop_assert!(pause.as_secs() <= 1u64 << attempt.min(10));
         }

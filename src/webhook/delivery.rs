@@ -235,7 +235,8 @@ impl Delivery {
     fn later(&self, claim: &Claim, status: Option<u16>, asked: Option<Duration>, answer: String) -> Ended {
         let now = self.clock.now();
         let first = Timestamp::from_millisecond(claim.first_attempt_at).unwrap_or(now);
-        match attempt::wait(claim.attempts, first, now, asked, &mut rand::rng()) {
+        let max_wait = self.webhooks.get(&claim.webhook).map_or(STORE_PAUSE, |webhook| webhook.retry_max_wait());
+        match attempt::wait(claim.attempts, first, now, asked, max_wait, &mut rand::rng()) {
             Some(pause) => {
                 let at = after(now, pause).as_millisecond();
                 Ended { outcome: Outcome::Again { at }, status, answer: bounded(&answer) }

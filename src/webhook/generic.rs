@@ -27,6 +27,10 @@ section! {
         /// For the whole exchange, connect to last byte: seconds or a duration.
         #[read(timeout)]
         pub timeout: Duration = "10s",
+        /// The longest wait between two attempts, 1 second to 1 hour. Waits grow up to it, and attempts go on for
+        /// a day at least.
+        #[read(retry_max_wait)]
+        pub retry_max_wait: Duration = "15m",
         /// Whether the receiver's certificate is verified. clickdetect's default was `false`.
         pub verify: bool = "true",
         /// The body, a Jinja template, e.g. `{"rule": {{ rule | tojson }}}`; the default is clickdetect's body.
@@ -42,6 +46,7 @@ pub struct Generic {
     destination: Destination,
     headers: Vec<(String, Secret)>,
     timeout: Duration,
+    retry_max_wait: Duration,
     template: Option<Template>,
 }
 
@@ -63,6 +68,7 @@ impl Generic {
             destination: Destination { url: config.url.clone(), verify: config.verify, ca: config.ca.clone() },
             headers,
             timeout: config.timeout,
+            retry_max_wait: config.retry_max_wait,
             template: template.transpose().map_err(ComposeError)?,
         })
     }
@@ -96,6 +102,10 @@ impl Webhook for Generic {
     fn destination(&self) -> Option<Destination> {
         Some(self.destination.clone())
     }
+
+    fn retry_max_wait(&self) -> Duration {
+        self.retry_max_wait
+    }
 }
 
 /// `application/json`, `application/problem+json; charset=utf-8`, ...; nothing at all becomes the first.
@@ -113,6 +123,12 @@ fn timeout(node: &Node, reader: &mut Reader<'_>) -> Option<Duration> {
     let timeout = Duration::from_yaml(node, reader)?;
     let fits = (Duration::from_millis(100)..=Duration::from_secs(600)).contains(&timeout);
     if fits { Some(timeout) } else { reader.refuse(node, "between 0.1s and 10m") }
+}
+
+fn retry_max_wait(node: &Node, reader: &mut Reader<'_>) -> Option<Duration> {
+    let wait = Duration::from_yaml(node, reader)?;
+    let fits = (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&wait);
+    if fits { Some(wait) } else { reader.refuse(node, "between 1s and 1h") }
 }
 
 /// Names in lower case, as HTTP compares them.
@@ -137,4 +153,86 @@ fn headers(node: &Node, reader: &mut Reader<'_>) -> Option<BTreeMap<String, Secr
 fn body(node: &Node, reader: &mut Reader<'_>) -> Option<Option<String>> {
     let source = String::from_yaml(node, reader)?;
     template::check(&source, node, template::MESSAGE, &template::environment(), reader).then_some(Some(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::payload::tests::{alert, done};
+    use super::*;
+    use crate::triage::Triage;
+    use serde_json::Value as Json;
+
+    fn config(headers: &[(&str, &str)], template: Option<&str>) -> Config {
+        Config {
+            url: "https://soc.example/alerts?token=s3cret".parse().unwrap(),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect(),
+            timeout: Duration::from_secs(10),
+            retry_max_wait: Duration::from_secs(900),
+            verify: true,
+            template: template.map(str::to_owned),
+            ca: None,
+        }
+    }
+
+    fn compose(config: &Config, triage: &Triage, is_update: bool) -> Result<Request, ComposeError> {
+        let message = Message { alert: &alert(), triage, is_update, idempotency_key: "0123" };
+        match Generic::new(config)?.compose(&message)? {
+            Outgoing::Http(request) => Ok(request),
+            Outgoing::Stdout(text) => panic!("{text}"),
+        }
+    }
+
+    fn headers(request: &Request) -> Vec<String> {
+        request.headers.iter().map(|(name, value)| format!("{name}: {}", value.reveal())).collect()
+    }
+
+    #[test]
+    fn a_request_carries_the_operators_headers_and_ours() {
+        let config = config(&[("Authorization", "Bearer s3cret"), ("Idempotency-Key", "mine")], None);
+        let request = compose(&config, &Triage::Skipped, false).unwrap();
+        assert_eq!(headers(&request), [
+            "authorization: Bearer s3cret",
+            "content-type: application/json",
+            "idempotency-key: 0123",
+            "watchpost-alert-id: 00112233445566778899aabbccddeeff",
+        ]);
+        assert!(!format!("{request:?}").contains("s3cret"));
+        let update = compose(&config, &done(), true).unwrap();
+        assert_eq!(headers(&update).last().unwrap(), "watchpost-update: true");
+    }
+
+    #[test]
+    fn clickdetects_own_templates_give_json() {
+        for template in [
+            r#"{ "rule": {{ rule }}, "data": {{ data }}, "detector": {{ detector }}, "time": {{ time }} }"#,
+            r#"{"rule": {{ rule | tojson }}, "data": {{ data | tojson }}, "detector": {{ detector | tojson }}, "time": {{ time | tojson }} }"#,
+        ] {
+            let request = compose(&config(&[], Some(template)), &Triage::Skipped, false).unwrap();
+            let sent: Json = serde_json::from_slice(&request.body).unwrap();
+            let default = compose(&config(&[], None), &Triage::Skipped, false).unwrap();
+            assert_eq!(sent, serde_json::from_slice::<Json>(&default.body).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_template_sees_verdict_alert_and_triage() {
+        let template = "{{ alert.id }} {{ alert.created_at }} {{ triage }} {{ clickagentic.severity }} {{ datasource.type }} {{ time.endtime }}";
+        let config = config(&[("content-type", "text/plain")], Some(template));
+        let body = compose(&config, &done(), false).unwrap().body;
+        insta::assert_snapshot!(String::from_utf8(body).unwrap(), @"");
+        let pending = compose(&config, &Triage::Pending, false).unwrap().body;
+        assert!(String::from_utf8(pending).unwrap().contains(" pending  duckdb "));
+    }
+
+    #[test]
+    fn a_body_that_its_template_makes_no_json_is_sent_as_it_was_written() {
+        let request = compose(&config(&[], Some("not {json: {{ rule.name }}")), &Triage::Skipped, false).unwrap();
+        assert_eq!(request.body, b"not {json: SSH login loop");
+    }
+
+    #[test]
+    fn a_broken_template_is_found_when_the_webhook_is_made() {
+        let error = Generic::new(&config(&[], Some("{% if %}"))).err().unwrap().to_string();
+        assert!(error.starts_with("template line 1: "), "{error}");
+    }
 }

@@ -12,6 +12,7 @@ mod payload;
 mod template;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::alert::Alert;
 use crate::config::kinds;
@@ -40,16 +41,20 @@ pub trait Webhook: Send + Sync {
     fn destination(&self) -> Option<Destination> {
         None
     }
+
+    /// The longest wait between two attempts that nobody asked for, 1 second or more.
+    fn retry_max_wait(&self) -> Duration {
+        Duration::from_secs(15 * 60)
+    }
 }
 
-impl Config {
-    /// The destination that the configuration describes; `colour` is for those that a person reads.
-    pub fn build(&self, colour: bool) -> Result<Arc<dyn Webhook>, ComposeError> {
-        Ok(match self {
-            Self::Generic(config) => Arc::new(generic::Generic::new(config)?),
-            Self::Stdout(config) => Arc::new(stdout::Stdout::new(config, colour)),
-        })
-    }
+/// The destination that `config` describes. `colour` is for those that a person reads: standard output is a
+/// terminal and nobody said no.
+pub fn build(config: &Config, colour: bool) -> Result<Arc<dyn Webhook>, ComposeError> {
+    Ok(match config {
+        Config::Generic(config) => Arc::new(generic::Generic::new(config)?),
+        Config::Stdout(config) => Arc::new(stdout::Stdout::new(config, colour)),
+    })
 }
 
 /// What is to be told about an alert.

@@ -8,7 +8,7 @@ use crate::triage::{Triage, Verdict};
 
 /// The default body: field for field what clickdetect 1.18.4 sends, with `clickagentic` once there is a verdict,
 /// and, where triage is on for the alert, `triage` (`pending`, `done`, `failed`) and `triage_error`.
-pub fn body(message: &Message<'_>) -> Map<String, Value> {
+pub(super) fn body(message: &Message<'_>) -> Map<String, Value> {
     let alert = message.alert;
     let mut body = Map::new();
     body.insert("rule".into(), Value::Object(alert.rule.clone()));
@@ -45,7 +45,7 @@ pub fn body(message: &Message<'_>) -> Map<String, Value> {
 }
 
 /// What a template sees: the default body's fields, `datasource`, and `alert` (`id`, `created_at`).
-pub fn variables(message: &Message<'_>) -> Map<String, Value> {
+pub(super) fn variables(message: &Message<'_>) -> Map<String, Value> {
     let mut variables = body(message);
     variables.insert("datasource".into(), Value::Object(message.alert.datasource.clone()));
     let alert = json!({ "id": message.alert.id, "created_at": message.alert.created_at.to_string() });
@@ -72,4 +72,93 @@ fn clickagentic(verdict: &Verdict) -> Value {
 /// clickdetect's times are floats, also where they are whole.
 fn seconds(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::alert::{Alert, Data};
+    use crate::clock::Window;
+    use crate::triage::verdict::{Cost, Severity};
+
+    fn map(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    pub(in crate::webhook) fn alert() -> Alert {
+        Alert {
+            id: "00112233445566778899aabbccddeeff".into(),
+            rule: map(json!({
+                "id": "ssh-1", "name": "SSH login loop", "level": 75, "size": ">0", "active": true, "rule": "SELECT 1",
+                "author": ["Jo"], "group": "ssh", "tags": ["attack.t1110"], "data": {}, "description": "Many failures",
+                "detector": {}, "path": "/rules/ssh.yml", "sigma": false,
+            })),
+            detector: map(json!({
+                "name": "sshd", "for_time": "5m", "description": "", "rules": ["rules/*.yml"], "webhooks": ["soc"],
+                "data": {}, "tenant": "default", "active": true,
+                "datasource": {"type": "duckdb", "database": ":memory:"}, "sigma": false, "max_detector_time": null,
+            })),
+            datasource: map(json!({"type": "duckdb", "database": ":memory:"})),
+            data: Data {
+                len: 7,
+                value: vec![map(json!({"user": "root", "ip": "203.0.113.9", "n": 7}))],
+                datasource: "duckdb".into(),
+                cut: None,
+            },
+            window: Window::from_seconds(1_767_225_600, 1_767_225_900).unwrap(),
+            created_at: Timestamp::from_millisecond(1_767_225_901_250).unwrap(),
+        }
+    }
+
+    pub(in crate::webhook) fn done() -> Triage {
+        Triage::Done {
+            verdict: Box::new(Verdict {
+                title: "Login loop against root".into(),
+                summary: "203.0.113.9 failed 7 times as root.".into(),
+                severity: Severity::High,
+                confidence: 70,
+                false_positive_score: 5,
+                risk_score: 80,
+                explanation: "Guessing.".into(),
+                mitigations: vec!["Block the address".into(), "Turn off password logins".into()],
+                affected_entities: vec!["root".into(), "203.0.113.9".into()],
+                recommended_action: "Block 203.0.113.9".into(),
+                cost: Cost::default(),
+            }),
+        }
+    }
+
+    fn body_with(triage: &Triage) -> Map<String, Value> {
+        body(&Message { alert: &alert(), triage, is_update: false, idempotency_key: "k" })
+    }
+
+    #[test]
+    fn without_triage_the_body_is_clickdetects_to_the_field() {
+        insta::assert_snapshot!(Value::Object(body_with(&Triage::Skipped)), @"");
+    }
+
+    #[test]
+    fn a_verdict_adds_clickagentics_fields_and_no_others() {
+        let body = body_with(&done());
+        let keys: Vec<_> = body.keys().collect();
+        assert_eq!(keys, ["rule", "data", "detector", "time", "clickagentic", "triage"]);
+        assert_eq!(body["triage"], "done");
+        insta::assert_snapshot!(body["clickagentic"], @"");
+    }
+
+    #[test]
+    fn pending_and_failed_triage_are_said() {
+        let pending = body_with(&Triage::Pending);
+        assert_eq!((pending.get("triage"), pending.get("clickagentic")), (Some(&json!("pending")), None));
+        let failed = body_with(&Triage::Failed { reason: "no model".into() });
+        assert_eq!((&failed["triage"], &failed["triage_error"]), (&json!("failed"), &json!("no model")));
+    }
+
+    #[test]
+    fn what_was_cut_is_said() {
+        let mut alert = alert();
+        alert.data.cut = Some("kept 1 of 7 rows".into());
+        let message = Message { alert: &alert, triage: &Triage::Skipped, is_update: false, idempotency_key: "k" };
+        assert_eq!(body(&message)["data"]["cut"], "kept 1 of 7 rows");
+    }
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json};
 
+use crate::alert::{Alert, Data};
 use crate::config::yaml::Node;
 use crate::config::{FromYaml, Reader, section};
 use crate::text;
@@ -45,10 +46,26 @@ impl Webhook for Stdout {
     fn compose(&self, message: &Message<'_>) -> Result<Outgoing, ComposeError> {
         let text = match self.format {
             Format::Json => line(message),
-            Format::Text => Block { text: String::new(), colour: self.colour }.of(message),
+            Format::Text => write(message.alert, message.triage, message.is_update, self.colour),
         };
         Ok(Outgoing::Stdout(text))
     }
+}
+
+/// An alert as people read it: what fired, the first rows, the verdict.
+pub fn block(alert: &Alert, triage: &Triage, colour: bool) -> String {
+    write(alert, triage, false, colour)
+}
+
+fn write(alert: &Alert, triage: &Triage, is_update: bool, colour: bool) -> String {
+    let mut block = Block { text: String::new(), colour };
+    block.head(alert, is_update);
+    if !is_update {
+        block.found(alert);
+    }
+    block.triage(triage);
+    block.text.push('\n');
+    block.text
 }
 
 /// The default body with the alert's id and, in an update, `update`. JSON escapes the control characters below
@@ -81,33 +98,29 @@ struct Block {
 }
 
 impl Block {
-    fn of(mut self, message: &Message<'_>) -> String {
-        let alert = message.alert;
+    fn head(&mut self, alert: &Alert, is_update: bool) {
         let level = alert.level();
-        let what = if message.is_update { "verdict for " } else { "" };
+        let what = if is_update { "verdict for " } else { "" };
         let title = format!("{} {level}  {what}{}", severity(level).to_uppercase(), wide(alert.rule_name()));
         let title = self.paint(colour_of(level), &title);
         self.line(format_args!("{title}"));
-        self.field("alert", &alert.id);
-        if !message.is_update {
-            let minutes = format!("{} to {}", alert.window.start, alert.window.end);
-            self.field("window", &minutes);
-            let detector = alert.detector.get("name").and_then(Json::as_str).unwrap_or_default();
-            let tenant = alert.detector.get("tenant").and_then(Json::as_str).unwrap_or("default");
-            self.field("detector", &format!("{} (tenant {})", cell(detector), cell(tenant)));
-            if let Some(description) = alert.rule.get("description").and_then(Json::as_str).filter(|text| !text.is_empty()) {
-                self.field("about", &wide(description));
-            }
-            self.rows(message);
+        self.field("alert", &text::escape(&alert.id));
+    }
+
+    fn found(&mut self, alert: &Alert) {
+        let of = |name| alert.detector.get(name).and_then(Json::as_str).map(cell);
+        self.field("window", &format!("{} to {}", alert.window.start, alert.window.end));
+        let tenant = of("tenant").unwrap_or_else(|| "default".to_owned());
+        self.field("detector", &format!("{} (tenant {tenant})", of("name").unwrap_or_default()));
+        let description = alert.rule.get("description").and_then(Json::as_str).unwrap_or_default();
+        if !description.trim().is_empty() {
+            self.field("about", &wide(description.trim()));
         }
-        self.triage(message.triage);
-        self.text.push('\n');
-        self.text
+        self.rows(&alert.data);
     }
 
     /// The first rows and columns as a table.
-    fn rows(&mut self, message: &Message<'_>) {
-        let data = &message.alert.data;
+    fn rows(&mut self, data: &Data) {
         let rows = &data.value[..data.value.len().min(MAX_ROWS)];
         let mut columns: Vec<&String> = Vec::new();
         for key in rows.iter().flat_map(Map::keys) {
@@ -241,5 +254,86 @@ impl FromYaml for Format {
             Self::Text => "text".into(),
             Self::Json => "json".into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::payload::tests::{alert, done};
+    use super::*;
+    use serde_json::json;
+
+    fn compose(format: Format, alert: &Alert, triage: &Triage, is_update: bool) -> String {
+        let message = Message { alert, triage, is_update, idempotency_key: "k" };
+        match Stdout::new(&Config { format }, false).compose(&message).unwrap() {
+            Outgoing::Stdout(text) => text,
+            Outgoing::Http(request) => panic!("{request:?}"),
+        }
+    }
+
+    #[test]
+    fn a_block_says_what_fired_what_was_found_and_what_to_do() {
+        insta::assert_snapshot!(compose(Format::Text, &alert(), &done(), false), @"");
+    }
+
+    #[test]
+    fn an_update_brings_the_verdict_alone() {
+        insta::assert_snapshot!(compose(Format::Text, &alert(), &Triage::Failed { reason: "no model".into() }, true), @"");
+    }
+
+    #[test]
+    fn a_million_wide_rows_still_make_a_small_block() {
+        let mut alert = alert();
+        let row: Map<String, Json> = (0..100).map(|n| (format!("c{n}"), json!("x".repeat(100_000)))).collect();
+        alert.data.value = vec![row; 20];
+        alert.data.len = 1_000_000;
+        let block = compose(Format::Text, &alert, &Triage::Pending, false);
+        assert!(block.contains("1000000, the first 5 shown, 6 of 100 columns"), "{block}");
+        assert!(block.len() < 4_000, "{}", block.len());
+    }
+
+    #[test]
+    fn hostile_rows_and_model_text_reach_the_terminal_as_text() {
+        let hostile = "\u{1b}[2J\u{1b}]0;x\u{7}\r\nHIGH 75  fake \u{202e}\u{9b}31m";
+        let mut alert = alert();
+        for field in ["name", "description"] {
+            alert.rule.insert(field.into(), json!(hostile));
+        }
+        alert.detector.insert("name".into(), json!(hostile));
+        alert.data.value = vec![[(hostile.to_owned(), json!({ "nested": hostile }))].into_iter().collect()];
+        alert.data.cut = Some(hostile.into());
+        let Triage::Done { mut verdict } = done() else { unreachable!("`done` is done") };
+        verdict.title = hostile.into();
+        verdict.summary = hostile.into();
+        verdict.recommended_action = hostile.into();
+        verdict.mitigations = vec![hostile.into()];
+        verdict.affected_entities = vec![hostile.into()];
+        let done = Triage::Done { verdict };
+        for format in [Format::Text, Format::Json] {
+            for (triage, is_update) in [(&done, false), (&done, true), (&Triage::Failed { reason: hostile.into() }, false)] {
+                let text = compose(format, &alert, triage, is_update);
+                let bad = text.chars().find(|character| *character != '\n' && text::is_unsafe(*character));
+                assert_eq!(bad, None, "{text}");
+                assert!(!text.contains("\nHIGH 75  fake"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_of_json_is_the_default_body_with_the_alerts_id() {
+        let mut alert = alert();
+        alert.data.value[0].insert("user".into(), json!("a\u{202e}b\u{85}\u{e0041}"));
+        let line = compose(Format::Json, &alert, &Triage::Pending, true);
+        assert_eq!(line.matches('\n').count(), 1);
+        let read: Json = serde_json::from_str(&line).unwrap();
+        assert_eq!((&read["alert_id"], &read["update"]), (&json!(alert.id), &json!(true)));
+        assert_eq!(read["data"]["value"][0]["user"], "a\u{202e}b\u{85}\u{e0041}");
+        assert_eq!(read["triage"], "pending");
+    }
+
+    #[test]
+    fn colour_is_there_only_when_asked_for() {
+        assert!(block(&alert(), &Triage::Skipped, true).starts_with("\u{1b}[31mHIGH 75"));
+        assert!(!block(&alert(), &Triage::Skipped, false).contains('\u{1b}'));
     }
 }
