@@ -90,7 +90,8 @@ impl Http {
     pub fn new(destinations: impl IntoIterator<Item = Destination>) -> Result<Self, HttpError> {
         let mut routes: Vec<Route> = Vec::new();
         for destination in destinations {
-            let settings = |reason: String| HttpError::Settings { destination: destination.url.clone(), reason };
+            let settings =
+                |reason: String| HttpError::Settings { destination: destination.url.clone(), reason };
             let url = parse(&destination.url).map_err(settings)?;
             let same = routes.iter().find(|route| route.trusts_like(&destination, url.scheme()));
             let client = match same {
@@ -131,7 +132,8 @@ impl Http {
         };
         let mut response = builder.body(request.body.clone()).send().await.map_err(failed)?;
 
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let header =
+            |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (retry_after, location) = (header("retry-after"), header("location"));
         let status = response.status().as_u16();
         let body = beginning(&mut response, keep).await;
@@ -230,7 +232,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_sent_to_a_host_port_or_scheme_that_the_configuration_does_not_name() {
         let http = Http::new([destination("http://127.0.0.1:9/alerts")]).unwrap();
-        for other in ["http://127.0.0.2:9/alerts", "http://127.0.0.1:10/alerts", "https://127.0.0.1:9/alerts"] {
+        for other in ["http://127.0.0.2:9/alerts", "http://127.0.0.1:10/alerts", "https://127.0.0.1:9/alerts"]
+        {
             let error = http.send(&request(destination(other)), 10).await.unwrap_err();
             assert!(matches!(error, HttpError::Forbidden(_)), "{other}: {error}");
         }
@@ -240,7 +243,10 @@ mod tests {
 
     #[test]
     fn a_destination_whose_certificates_cannot_be_read_is_refused_at_the_start() {
-        let missing = Destination { ca: Some("/no/such/ca.pem".into()), ..destination("https://soc.example/x?key=s3cret") };
+        let missing = Destination {
+            ca: Some("/no/such/ca.pem".into()),
+            ..destination("https://soc.example/x?key=s3cret")
+        };
         let error = Http::new([missing]).err().unwrap().to_string();
         assert!(error.starts_with("https://soc.example/x: `ca`: cannot read `/no/such/ca.pem`"), "{error}");
     }

@@ -17,7 +17,8 @@ pub fn escape(text: &str) -> Cow<'_, str> {
             '\r' => safe.push_str("\\r"),
             '\t' => safe.push_str("\\t"),
             _ if is_unsafe(character) => {
-                write!(safe, "\\u{{{:x}}}", u32::from(character)).expect("a string takes all that is written");
+                write!(safe, "\\u{{{:x}}}", u32::from(character))
+                    .expect("a string takes all that is written");
             }
             _ => safe.push(character),
         }
@@ -59,7 +60,8 @@ mod tests {
 
     #[test]
     fn what_a_terminal_obeys_is_shown_and_not_sent() {
-        let hostile = "\u{1b}[2J\u{1b}]0;owned\u{7}root\r\nFAKE\u{9b}31m \u{202e}gpj.exe\u{2069} a\u{200b}b \u{e0041}";
+        let hostile =
+            "\u{1b}[2J\u{1b}]0;owned\u{7}root\r\nFAKE\u{9b}31m \u{202e}gpj.exe\u{2069} a\u{200b}b \u{e0041}";
         insta::assert_snapshot!(escape(hostile), @r"\u{1b}[2J\u{1b}]0;owned\u{7}root\r\nFAKE\u{9b}31m \u{202e}gpj.exe\u{2069} a\u{200b}b \u{e0041}");
     }
 

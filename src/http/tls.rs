@@ -56,7 +56,10 @@ impl Listed {
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(cannot_read)?;
         if listed.is_empty() {
-            return Err(format!("`ca`: no certificate in `{}`: it takes PEM, `-----BEGIN CERTIFICATE-----`", path.display()));
+            return Err(format!(
+                "`ca`: no certificate in `{}`: it takes PEM, `-----BEGIN CERTIFICATE-----`",
+                path.display()
+            ));
         }
         let authorities = Verifier::new_with_extra_roots(listed.clone(), provider).map_err(no_roots)?;
         Ok(Self { listed, authorities })

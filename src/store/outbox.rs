@@ -80,7 +80,9 @@ pub struct Ended {
 pub enum Outcome {
     Done,
     /// To be attempted again, in Unix milliseconds.
-    Again { at: i64 },
+    Again {
+        at: i64,
+    },
     Dead,
 }
 
@@ -210,7 +212,9 @@ pub fn on_triage_settled(tx: &Transaction<'_>, alert_id: &str, now: i64) -> rusq
         )?
         .query_map([alert_id], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    pending.iter().try_for_each(|(webhook, level)| insert(tx, alert_id, *level, webhook, Kind::Update, now, now))
+    pending
+        .iter()
+        .try_for_each(|(webhook, level)| insert(tx, alert_id, *level, webhook, Kind::Update, now, now))
 }
 
 /// After a start: what was being sent when the process ended is due at once, with its old key. The receiver may
@@ -257,14 +261,16 @@ pub fn backlog(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
             .prepare_cached(&format!("SELECT count(*) FROM deliveries WHERE {states}"))?
             .query_row([], |row| row.get(0))
     };
-    let (waiting, sending, dead) = (count("state = 'due'")?, count("state = 'sending'")?, count("state = 'dead'")?);
+    let (waiting, sending, dead) =
+        (count("state = 'due'")?, count("state = 'sending'")?, count("state = 'dead'")?);
     Ok(((waiting + sending).unsigned_abs(), dead.unsigned_abs()))
 }
 
 /// Makes dead letters due again, with their old key, for another day of attempts; one that is still waiting for
 /// its next attempt is brought forward. Returns how many there were.
 pub fn retry(tx: &Transaction<'_>, which: Which, now: i64) -> rusqlite::Result<usize> {
-    let set = "UPDATE deliveries SET state = 'due', next_attempt_at = ?1, first_attempt_at = NULL, attempts = 0";
+    let set =
+        "UPDATE deliveries SET state = 'due', next_attempt_at = ?1, first_attempt_at = NULL, attempts = 0";
     match which {
         Which::One(id) => {
             tx.execute(&format!("{set} WHERE id = ?2 AND state IN ('dead', 'due')"), params![now, id])
@@ -356,7 +362,9 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let connection = Connection::open_in_memory().unwrap();
-            connection.execute_batch("CREATE TABLE alerts (id TEXT PRIMARY KEY, body TEXT, triage TEXT) STRICT;").unwrap();
+            connection
+                .execute_batch("CREATE TABLE alerts (id TEXT PRIMARY KEY, body TEXT, triage TEXT) STRICT;")
+                .unwrap();
             connection.execute_batch(TABLE).unwrap();
             Self(connection)
         }
@@ -429,7 +437,10 @@ mod tests {
         assert_eq!(outbox.claim("a", 9, 9), []);
         let second = outbox.claim("a", 9, 10).remove(0);
         assert_eq!((second.id, &second.idempotency_key), (first.id, &first.idempotency_key));
-        assert_eq!((second.attempts, second.first_attempt_at, outbox.told(&second).as_str()), (2, 0, PENDING));
+        assert_eq!(
+            (second.attempts, second.first_attempt_at, outbox.told(&second).as_str()),
+            (2, 0, PENDING)
+        );
         assert_eq!(first.idempotency_key, idempotency_key("x", "a", Kind::Alert));
     }
 
@@ -437,7 +448,12 @@ mod tests {
     fn keys_differ_by_alert_webhook_and_kind() {
         let key = idempotency_key("x", "a", Kind::Alert);
         assert_eq!(key.len(), 32);
-        for other in [("y", "a", Kind::Alert), ("x", "b", Kind::Alert), ("x", "a", Kind::Update), ("xa", "", Kind::Alert)] {
+        for other in [
+            ("y", "a", Kind::Alert),
+            ("x", "b", Kind::Alert),
+            ("x", "a", Kind::Update),
+            ("xa", "", Kind::Alert),
+        ] {
             assert_ne!(key, idempotency_key(other.0, other.1, other.2));
         }
     }
@@ -516,7 +532,11 @@ mod tests {
         assert_eq!((dead[0].last_status, dead[0].last_answer.as_deref()), (Some(503), Some("busy")));
         assert_eq!(list(&outbox.0, false, 2).unwrap().len(), 2);
 
-        assert_eq!(outbox.tx(|tx| retry(tx, Which::One(claims[2].id), 5)), 0, "what was delivered stays delivered");
+        assert_eq!(
+            outbox.tx(|tx| retry(tx, Which::One(claims[2].id), 5)),
+            0,
+            "what was delivered stays delivered"
+        );
         assert_eq!(outbox.tx(|tx| retry(tx, Which::One(claims[0].id), 5)), 1);
         let again = outbox.claim("a", 9, 5).remove(0);
         assert_eq!((&again.idempotency_key, again.attempts), (&claims[0].idempotency_key, 1));

@@ -113,7 +113,9 @@ mod tests {
     #[test]
     fn what_the_receiver_asks_for_is_done_within_bounds() {
         let (first, mut random) = (at("2026-01-01T00:00:00Z"), SmallRng::seed_from_u64(1));
-        let mut wait = |asked| wait(1, first, first, Some(Duration::from_secs(asked)), MAX_WAIT, &mut random).unwrap().as_secs();
+        let mut wait = |asked| {
+            wait(1, first, first, Some(Duration::from_secs(asked)), MAX_WAIT, &mut random).unwrap().as_secs()
+        };
         assert_eq!((wait(0), wait(90), wait(1_000_000)), (1, 90, 3600));
     }
 

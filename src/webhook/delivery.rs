@@ -78,7 +78,10 @@ impl Delivery {
         }
         let all_ended = async { while flights.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, all_ended).await.is_err() {
-            warn!(unfinished = flights.tasks.len(), "deliveries were cut off by shutdown, the next start sends them again");
+            warn!(
+                unfinished = flights.tasks.len(),
+                "deliveries were cut off by shutdown, the next start sends them again"
+            );
             flights.tasks.shutdown().await;
         }
     }
@@ -88,14 +91,19 @@ impl Delivery {
         loop {
             let known: Vec<String> = self.webhooks.keys().cloned().collect();
             let now = self.now_ms();
-            let order = move |tx: &Transaction<'_>| Ok((outbox::recover(tx, now)?, outbox::bury_unknown(tx, &known)?));
+            let order = move |tx: &Transaction<'_>| {
+                Ok((outbox::recover(tx, now)?, outbox::bury_unknown(tx, &known)?))
+            };
             match self.store.write(order).await {
                 Ok((again, unknown)) => {
                     if again > 0 {
                         info!(deliveries = again, "sending again what the last run did not finish");
                     }
                     if unknown > 0 {
-                        warn!(deliveries = unknown, "the configuration no longer has their webhooks: moved to the dead letters");
+                        warn!(
+                            deliveries = unknown,
+                            "the configuration no longer has their webhooks: moved to the dead letters"
+                        );
                     }
                     return;
                 }
@@ -112,7 +120,10 @@ impl Delivery {
         let slots: Vec<Slots> = self
             .webhooks
             .iter()
-            .map(|(name, webhook)| Slots { webhook: name.clone(), free: flights.free(name, webhook.as_ref()) })
+            .map(|(name, webhook)| Slots {
+                webhook: name.clone(),
+                free: flights.free(name, webhook.as_ref()),
+            })
             .filter(|slots| slots.free > 0)
             .collect();
         let now = self.now_ms();
@@ -157,8 +168,16 @@ impl Delivery {
         let (alert, webhook, attempts) = (&claim.alert_id, &claim.webhook, claim.attempts);
         match ended.outcome {
             Outcome::Done => debug!(alert, webhook, attempts, "delivered"),
-            Outcome::Again { .. } => warn!(alert, webhook, attempts, answer = ended.answer, "not delivered, will be sent again"),
-            Outcome::Dead => error!(alert, webhook, attempts, answer = ended.answer, "not delivered: moved to the dead letters"),
+            Outcome::Again { .. } => {
+                warn!(alert, webhook, attempts, answer = ended.answer, "not delivered, will be sent again")
+            }
+            Outcome::Dead => error!(
+                alert,
+                webhook,
+                attempts,
+                answer = ended.answer,
+                "not delivered: moved to the dead letters"
+            ),
         }
         self.record(&claim, ended).await;
     }
@@ -188,7 +207,8 @@ impl Delivery {
         };
         let (is_update, key) = (claim.kind == Kind::Update, claim.idempotency_key.clone());
         // A large alert or a busy template would hold up other tasks of this thread.
-        let composed = task::spawn_blocking(move || compose(webhook.as_ref(), &content, is_update, &key)).await;
+        let composed =
+            task::spawn_blocking(move || compose(webhook.as_ref(), &content, is_update, &key)).await;
         match composed {
             Ok(Ok(Outgoing::Http(request))) => self.post(claim, &request).await,
             Ok(Ok(Outgoing::Stdout(text))) => self.write(claim, text).await,
@@ -210,13 +230,19 @@ impl Delivery {
         match attempt::meaning(answer.status) {
             Meaning::Delivered => Ended { outcome: Outcome::Done, status, answer: bounded(&words) },
             Meaning::Later => {
-                let asked = answer.retry_after.and_then(|header| attempt::retry_after(&header, self.clock.now()));
+                let asked =
+                    answer.retry_after.and_then(|header| attempt::retry_after(&header, self.clock.now()));
                 self.later(claim, status, asked, format!("{}: {words}", answer.status))
             }
             Meaning::Refused if (300..400).contains(&answer.status) => {
                 let location = answer.location.unwrap_or_default();
                 let status = answer.status;
-                dead(Some(status), format!("{status}: redirects are not followed: set `url` to where it leads: `{location}`"))
+                dead(
+                    Some(status),
+                    format!(
+                        "{status}: redirects are not followed: set `url` to where it leads: `{location}`"
+                    ),
+                )
             }
             Meaning::Refused => dead(status, format!("{}: {words}", answer.status)),
         }
@@ -235,7 +261,8 @@ impl Delivery {
     fn later(&self, claim: &Claim, status: Option<u16>, asked: Option<Duration>, answer: String) -> Ended {
         let now = self.clock.now();
         let first = Timestamp::from_millisecond(claim.first_attempt_at).unwrap_or(now);
-        let max_wait = self.webhooks.get(&claim.webhook).map_or(STORE_PAUSE, |webhook| webhook.retry_max_wait());
+        let max_wait =
+            self.webhooks.get(&claim.webhook).map_or(STORE_PAUSE, |webhook| webhook.retry_max_wait());
         match attempt::wait(claim.attempts, first, now, asked, max_wait, &mut rand::rng()) {
             Some(pause) => {
                 let at = after(now, pause).as_millisecond();
@@ -272,7 +299,8 @@ impl Flights {
 }
 
 fn compose(webhook: &dyn Webhook, content: &Content, is_update: bool, key: &str) -> Result<Outgoing, String> {
-    let unreadable = |what: &str, error: serde_json::Error| format!("the stored {what} cannot be read: {error}");
+    let unreadable =
+        |what: &str, error: serde_json::Error| format!("the stored {what} cannot be read: {error}");
     let alert = serde_json::from_str(&content.alert).map_err(|error| unreadable("alert", error))?;
     let triage = serde_json::from_str(&content.triage).map_err(|error| unreadable("triage", error))?;
     let message = Message { alert: &alert, triage: &triage, is_update, idempotency_key: key };

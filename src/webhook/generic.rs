@@ -65,7 +65,11 @@ impl Generic {
         headers.retain(|(name, _)| !OURS.contains(&name.as_str()));
         let template = config.template.as_deref().map(|source| Template::new(source, is_json));
         Ok(Self {
-            destination: Destination { url: config.url.clone(), verify: config.verify, ca: config.ca.clone() },
+            destination: Destination {
+                url: config.url.clone(),
+                verify: config.verify,
+                ca: config.ca.clone(),
+            },
             headers,
             timeout: config.timeout,
             retry_max_wait: config.retry_max_wait,
@@ -76,7 +80,9 @@ impl Generic {
     fn body(&self, message: &Message<'_>) -> Result<Vec<u8>, ComposeError> {
         match &self.template {
             Some(template) => template.render(&payload::variables(message)).map_err(ComposeError),
-            None => serde_json::to_vec(&payload::body(message)).map_err(|error| ComposeError(error.to_string())),
+            None => {
+                serde_json::to_vec(&payload::body(message)).map_err(|error| ComposeError(error.to_string()))
+            }
         }
     }
 }
@@ -138,11 +144,17 @@ fn headers(node: &Node, reader: &mut Reader<'_>) -> Option<BTreeMap<String, Secr
     for entry in node.entries().unwrap_or_default() {
         let value = headers.get(&entry.key).map_or("", Secret::reveal);
         let name_fits = !entry.key.is_empty()
-            && entry.key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+            && entry
+                .key
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
         let value_fits = value.chars().all(|character| character == '\t' || !character.is_control());
         if !(name_fits && value_fits) {
             reader.within(&entry.key, |reader| {
-                reader.error(entry.at, "not a header: a name takes letters, digits and `-`, a value no line breaks");
+                reader.error(
+                    entry.at,
+                    "not a header: a name takes letters, digits and `-`, a value no line breaks",
+                );
             });
             good = false;
         }
@@ -152,7 +164,8 @@ fn headers(node: &Node, reader: &mut Reader<'_>) -> Option<BTreeMap<String, Secr
 
 fn body(node: &Node, reader: &mut Reader<'_>) -> Option<Option<String>> {
     let source = String::from_yaml(node, reader)?;
-    template::check(&source, node, template::MESSAGE, &template::environment(), reader).then_some(Some(source))
+    template::check(&source, node, template::MESSAGE, &template::environment(), reader)
+        .then_some(Some(source))
 }
 
 #[cfg(test)]
@@ -190,12 +203,15 @@ mod tests {
     fn a_request_carries_the_operators_headers_and_ours() {
         let config = config(&[("Authorization", "Bearer s3cret"), ("Idempotency-Key", "mine")], None);
         let request = compose(&config, &Triage::Skipped, false).unwrap();
-        assert_eq!(headers(&request), [
-            "authorization: Bearer s3cret",
-            "content-type: application/json",
-            "idempotency-key: 0123",
-            "watchpost-alert-id: 00112233445566778899aabbccddeeff",
-        ]);
+        assert_eq!(
+            headers(&request),
+            [
+                "authorization: Bearer s3cret",
+                "content-type: application/json",
+                "idempotency-key: 0123",
+                "watchpost-alert-id: 00112233445566778899aabbccddeeff",
+            ]
+        );
         assert!(!format!("{request:?}").contains("s3cret"));
         let update = compose(&config, &done(), true).unwrap();
         assert_eq!(headers(&update).last().unwrap(), "watchpost-update: true");
@@ -226,7 +242,8 @@ mod tests {
 
     #[test]
     fn a_body_that_its_template_makes_no_json_is_sent_as_it_was_written() {
-        let request = compose(&config(&[], Some("not {json: {{ rule.name }}")), &Triage::Skipped, false).unwrap();
+        let request =
+            compose(&config(&[], Some("not {json: {{ rule.name }}")), &Triage::Skipped, false).unwrap();
         assert_eq!(request.body, b"not {json: SSH login loop");
     }
 

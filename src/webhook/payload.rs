@@ -116,6 +116,7 @@ pub(super) mod tests {
                 title: "Login loop against root".into(),
                 summary: "203.0.113.9 failed 7 times as root.".into(),
                 severity: Severity::High,
+                note: None,
                 confidence: 70,
                 false_positive_score: 5,
                 risk_score: 80,
@@ -158,7 +159,8 @@ pub(super) mod tests {
     fn what_was_cut_is_said() {
         let mut alert = alert();
         alert.data.cut = Some("kept 1 of 7 rows".into());
-        let message = Message { alert: &alert, triage: &Triage::Skipped, is_update: false, idempotency_key: "k" };
+        let message =
+            Message { alert: &alert, triage: &Triage::Skipped, is_update: false, idempotency_key: "k" };
         assert_eq!(body(&message)["data"]["cut"], "kept 1 of 7 rows");
     }
 }

@@ -160,7 +160,9 @@ impl Block {
         match triage {
             Triage::Skipped => {}
             Triage::Pending => self.field("verdict", "pending: it follows"),
-            Triage::Failed { reason } => self.field("verdict", &format!("none, triage failed: {}", wide(reason))),
+            Triage::Failed { reason } => {
+                self.field("verdict", &format!("none, triage failed: {}", wide(reason)))
+            }
             Triage::Done { verdict } => self.verdict(verdict),
         }
     }
@@ -284,7 +286,8 @@ mod tests {
     #[test]
     fn a_million_wide_rows_still_make_a_small_block() {
         let mut alert = alert();
-        let row: Map<String, Json> = (0..100).map(|n| (format!("c{n}"), json!("x".repeat(100_000)))).collect();
+        let row: Map<String, Json> =
+            (0..100).map(|n| (format!("c{n}"), json!("x".repeat(100_000)))).collect();
         alert.data.value = vec![row; 20];
         alert.data.len = 1_000_000;
         let block = compose(Format::Text, &alert, &Triage::Pending, false);
@@ -310,7 +313,9 @@ mod tests {
         verdict.affected_entities = vec![hostile.into()];
         let done = Triage::Done { verdict };
         for format in [Format::Text, Format::Json] {
-            for (triage, is_update) in [(&done, false), (&done, true), (&Triage::Failed { reason: hostile.into() }, false)] {
+            for (triage, is_update) in
+                [(&done, false), (&done, true), (&Triage::Failed { reason: hostile.into() }, false)]
+            {
                 let text = compose(format, &alert, triage, is_update);
                 let bad = text.chars().find(|character| *character != '\n' && text::is_unsafe(*character));
                 assert_eq!(bad, None, "{text}");

@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn objects_and_numbers_print_as_json_and_strings_as_they_are() {
         let source = r#"{ "rule": {{ rule }}, "n": {{ rule.level }}, "on": {{ rule.active }}, "none": {{ rule.data }} } {{ rule.name }}"#;
-        let variables = json!({"rule": {"name": "a \"b\"", "level": 75, "active": true, "data": null, "tags": ["x"]}});
+        let variables =
+            json!({"rule": {"name": "a \"b\"", "level": 75, "active": true, "data": null, "tags": ["x"]}});
         insta::assert_snapshot!(render(source, false, variables).unwrap(), @r#"{ "rule": {"name":"a \"b\"","level":75,"active":true,"data":null,"tags":["x"]}, "n": 75, "on": true, "none": null } a "b""#);
     }
 
@@ -160,15 +161,21 @@ mod tests {
             r#"{% set t %}rows: {{ rows }}{% endset %}{"user": {{ user | tojson }}, "path": {{ path | tojson }}, "text": "{{ t }}"}"#,
         ] {
             let body = render(source, true, hostile.clone()).unwrap();
-            let body: serde_json::Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
-            let wanted = json!({"user": hostile["user"], "path": hostile["path"], "text": "rows: [{\"a\":\"\\\"\"}]"});
+            let body: serde_json::Value =
+                serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+            let wanted =
+                json!({"user": hostile["user"], "path": hostile["path"], "text": "rows: [{\"a\":\"\\\"\"}]"});
             assert_eq!(body, wanted, "{source}");
         }
     }
 
     #[test]
     fn a_quote_that_the_template_escapes_does_not_end_the_string() {
-        let body = render(r#"{"text": "say \"{{ user }}\" \\", "user": "{{ user }}"}"#, true, json!({"user": "a\"b"}));
+        let body = render(
+            r#"{"text": "say \"{{ user }}\" \\", "user": "{{ user }}"}"#,
+            true,
+            json!({"user": "a\"b"}),
+        );
         insta::assert_snapshot!(body.unwrap(), @r#"{"text": "say \"a\"b\" \\", "user": "a\"b"}"#);
     }
 
