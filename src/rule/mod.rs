@@ -128,13 +128,8 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let text = text.trim();
-        let ops = [
-            (">=", Op::AtLeast),
-            ("<=", Op::AtMost),
-            ("==", Op::Exactly),
-            (">", Op::More),
-            ("<", Op::Fewer),
-        ];
+        let ops =
+            [(">=", Op::AtLeast), ("<=", Op::AtMost), ("==", Op::Exactly), (">", Op::More), ("<", Op::Fewer)];
         let (op, rows) =
             ops.into_iter().find_map(|(sign, op)| text.strip_prefix(sign).map(|rest| (op, rest))).ok_or(())?;
         let rows = rows.trim_start();

@@ -16,7 +16,11 @@ pub enum Triage {
     Skipped,
     /// Waiting for the model, or being read by it.
     Pending,
-    Done { verdict: Box<Verdict> },
+    Done {
+        verdict: Box<Verdict>,
+    },
     /// No verdict will come; the reason is for the analyst.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }

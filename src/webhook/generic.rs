@@ -42,11 +42,17 @@ fn headers(node: &Node, reader: &mut Reader<'_>) -> Option<BTreeMap<String, Secr
     for entry in node.entries().unwrap_or_default() {
         let value = headers.get(&entry.key).map_or("", Secret::reveal);
         let name_fits = !entry.key.is_empty()
-            && entry.key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+            && entry
+                .key
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
         let value_fits = value.chars().all(|character| character == '\t' || !character.is_control());
         if !(name_fits && value_fits) {
             reader.within(&entry.key, |reader| {
-                reader.error(entry.at, "not a header: a name takes letters, digits and `-`, a value no line breaks");
+                reader.error(
+                    entry.at,
+                    "not a header: a name takes letters, digits and `-`, a value no line breaks",
+                );
             });
             good = false;
         }
@@ -56,5 +62,6 @@ fn headers(node: &Node, reader: &mut Reader<'_>) -> Option<BTreeMap<String, Secr
 
 fn body(node: &Node, reader: &mut Reader<'_>) -> Option<Option<String>> {
     let source = String::from_yaml(node, reader)?;
-    template::check(&source, node, template::MESSAGE, &template::environment(), reader).then_some(Some(source))
+    template::check(&source, node, template::MESSAGE, &template::environment(), reader)
+        .then_some(Some(source))
 }
