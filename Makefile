@@ -10,9 +10,10 @@ nextest := $(shell command -v cargo-nextest 2>/dev/null)
 
 .PHONY: demo test unit lint deny docs bench soak setup bundled clean
 
+# Built together with the tests, so that `make test` does not build the dependencies again with other features.
 demo: setup
 	@echo "demo: building (the first time takes some minutes)" >&2
-	@cargo build --quiet
+	@cargo build --quiet --bin watchpost --test it
 	@$(CARGO_TARGET_DIR)/debug/watchpost demo
 
 test: setup lint unit deny docs

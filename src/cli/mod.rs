@@ -149,7 +149,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(args),
         Verb::Demo(args) => demo::run(args),
         Verb::Triage(args) => triage::run(args),
-        Verb::Model(args) => return model::run(&args, None).into(),
+        Verb::Model(args) => model::run(args),
         Verb::Alerts(args) => alerts::run(args),
         Verb::Deliveries(args) => deliveries::run(args),
         Verb::Gaps(args) => gaps::run(args),
@@ -192,7 +192,7 @@ fn load_rules(runner: &Runner) -> Vec<RuleSet> {
 /// Rows under a header, without lines that a terminal's copy would carry along.
 fn table<const N: usize>(header: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(comfy_table::presets::NOTHING);
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     table.set_header(header);
     table.add_rows(rows);

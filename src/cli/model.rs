@@ -76,6 +76,11 @@ enum Verb {
 }
 
 pub fn run(args: Args) -> Result<Code, Failure> {
+    // An error may quote a model's file, which is a stranger's text.
+    work(args).map_err(|failure| Failure { message: escape(&failure.message).into_owned(), ..failure })
+}
+
+fn work(args: Args) -> Result<Code, Failure> {
     let runner = RunnerArgs { runner: args.runner }.path();
     let registry = Registry::new(Some(&runner), args.folder.as_deref());
     let mut stdout = io::stdout().lock();
@@ -284,7 +289,7 @@ fn bench(
         "required": ["title"], "additionalProperties": false,
     });
     let answer = opened.generate(&Request::new(question, schema, 96), &Control::unlimited())?;
-    let bench = opened.bench()?;
+    let bench = opened.bench();
     drop(spinner);
     let first_token_s = answer.time_to_first_token.as_secs_f64();
     if json {

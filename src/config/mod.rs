@@ -12,16 +12,18 @@ mod read;
 mod runner;
 mod secret;
 mod section;
+mod types;
 pub mod units;
 mod url;
+mod values;
 
 pub use diagnostic::{Diagnostic, Severity, suggestion};
 pub use kind::{Kind, KindTable, tagged};
 pub use read::{Environment, Field, FromYaml, Reader, Section, Unreadable, clip, list, read_text};
 pub(crate) use runner::not_sigma;
-pub use runner::{
-    Detector, DetectorSection, Interval, Loaded, Named, Patterns, Plugins, Runner, RunnerSection, Switch,
-};
+pub use runner::{Detector, DetectorSection, Loaded, Runner, RunnerSection};
 pub use secret::Secret;
+pub use section::defaults;
 pub(crate) use section::{kinds, section};
 pub use url::Url;
+pub use values::{Interval, Named, Patterns, Plugins, Switch};

@@ -21,7 +21,7 @@ impl Part {
     pub(super) fn create(target: &Path) -> io::Result<Self> {
         let mut name = std::ffi::OsString::from(".");
         name.push(target.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
-        name.push(format!(".{}.part", std::process::id()));
+        name.push(format!(".{:08x}.part", rand::random::<u32>()));
         let path = target.with_file_name(name);
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         Ok(Self { file, path, target: target.into(), is_finished: false })

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::config::yaml::Node;
+use crate::config::yaml::{Node, Value};
 use crate::config::{FromYaml, Reader, Secret, Url, section, suggestion, units};
 use crate::rule::Rule;
+use crate::rule::load::Id;
 
 section! {
     /// Has every alert judged by a model. `triage: true` takes all defaults; clickdetect's `plugins.clickagentic`
@@ -30,6 +31,7 @@ section! {
         #[read(level)]
         pub from_level: u8 = "1",
         /// Ids of rules that are not triaged.
+        #[read(ids)]
         pub ids: Vec<String> = "[]",
         /// An alert whose verdict takes longer goes out without it; the verdict follows.
         #[read(deadline)]
@@ -95,6 +97,18 @@ fn think(node: &Node, reader: &mut Reader<'_>) -> Option<bool> {
         return None;
     }
     Some(false)
+}
+
+/// Read as rules read their own ids, so that an unquoted `001` here is the rule whose id is an unquoted `001`.
+fn ids(node: &Node, reader: &mut Reader<'_>) -> Option<Vec<String>> {
+    let items = match &node.value {
+        Value::List(items) => items.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    let ids: Vec<_> = (items.iter().enumerate())
+        .map(|(index, item)| reader.within_item(index, |reader| Id::from_yaml(item, reader).map(|id| id.0)))
+        .collect();
+    ids.into_iter().collect()
 }
 
 fn level(node: &Node, reader: &mut Reader<'_>) -> Option<u8> {

@@ -339,6 +339,8 @@ fn syntax_problem(text: &str, error: &ScanError) -> Problem {
     let info = error.info();
     let hint = if line.trim_start_matches(' ').starts_with('\t') || info.contains("tab") {
         "indent with spaces, YAML takes no tabs"
+    } else if info.contains("quoted scalar") {
+        "close the quote, and indent every line of the text deeper than its key"
     } else if info.contains("invalid indentation") {
         "indent every line of a value deeper than its key"
     } else if info.contains("anchor") || value.starts_with(['*', '&']) {
@@ -347,8 +349,6 @@ fn syntax_problem(text: &str, error: &ScanError) -> Problem {
         "quote a value that starts with `{`"
     } else if info.contains("mapping values are not allowed") {
         "quote a value that contains `: `, and check the indentation"
-    } else if info.contains("quoted scalar") {
-        "close the quote, and check the indentation of its lines"
     } else if value.starts_with(['@', '`', '%', '!', '|', '>']) {
         "quote a value that starts with a sign"
     } else {

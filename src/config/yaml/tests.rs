@@ -102,7 +102,7 @@ fn broken_text_is_told_with_its_place_and_what_to_do() {
     insta::assert_snapshot!(told, @r#"
     2:1: not YAML: while scanning a plain scalar, found a tab; indent with spaces, YAML takes no tabs
     2:5: not YAML: while parsing node, found unknown anchor; quote a value that starts with `*` or `&`, e.g. "*.yml"
-    1:5: not YAML: invalid indentation in quoted scalar; indent every line of a value deeper than its key
+    1:5: not YAML: invalid indentation in quoted scalar; close the quote, and indent every line of the text deeper than its key
     1:8: not YAML: mapping values are not allowed in this context; quote a value that contains `: `, and check the indentation
     1:8: a key must be a text; quote a value that starts with `{` or `[`
     2:1: a second document starts here: one file holds one, remove the `---`

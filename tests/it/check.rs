@@ -1,0 +1,315 @@
+//! `watchpost check`, by what it prints.
+
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+use watchpost::cli::check::{Code, check};
+use watchpost::config::Runner;
+use watchpost::rule::load::RuleSet;
+use watchpost::rule::template;
+
+/// A folder with these files.
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+/// What `check` prints for the folder's runner, with names as if started there, and how it ends.
+fn checked(dir: &TempDir) -> (String, Code) {
+    let outcome = check(&dir.path().join("runner.yml"), false, &|name| {
+        (name == "SOC_TOKEN").then(|| "s3cret".to_owned())
+    });
+    (outcome.text.replace(&format!("{}/", dir.path().display()), ""), outcome.code)
+}
+
+const RUNNER: &str = "
+datasource: {type: duckdb}
+webhooks:
+  out: {type: stdout}
+detectors:
+  five:
+    name: Five
+    for: 5m
+    rules: ['rules/**/*.yml']
+    webhooks: [out]
+";
+
+const RULE: &str = "
+id: '001'
+name: Failed logins
+level: 65
+rule: SELECT * FROM auth WHERE time >= {{ startime }}
+";
+
+#[test]
+fn every_problem_of_a_runner_is_told_and_its_rules_are_still_read() {
+    let dir = folder(&[
+        (
+            "runner.yml",
+            r#"datasource:
+    type: duckdbb
+datasources:
+    a: {type: duckdb, databse: x.db, s3_key: AKIA}
+    b: {type: clickhouse, host: 10.0.0.1}
+webhooks:
+    hook:
+        url: ftp://x
+        timout: 10
+        timeout: 1h
+        headers:
+            Authorization: {env: NOPE}
+            X-File: {file: no.txt}
+            "bad name": x
+        template: '{"a": {{ rule | tojsn }} }'
+    out: {type: stdout, format: xml}
+    chat: {type: slak}
+redis:
+    url: redis://localhost
+plugins:
+    clickagentic:
+        provider: openai
+        from_level: 0
+        think: yes
+        memory_limit: lots
+    other: {}
+triage: maybe
+detectors:
+    five:
+        name: Five
+        for: 5 minutes
+        rules: [rules/good.yml, rules/bad.yml]
+        webhooks: [hook, chatt]
+        active: perhaps
+        sigma: true
+        datasource: c
+    two:
+        nam: x
+        for: 0.5s
+        max_rows: 0
+        max_bytes: 12
+max_detector_time: -3
+stroe: x.db
+"#,
+        ),
+        ("rules/good.yml", RULE),
+        ("rules/bad.yml", "id: x\nname: X\nlevel: 200\nsize: >5\nrule: SELECT {{ startim }}\n"),
+    ]);
+    let (text, code) = checked(&dir);
+    assert_eq!(code, Code::Configuration);
+    insta::assert_snapshot!(text, @"");
+}
+
+#[test]
+fn every_problem_of_rules_is_told_and_good_rules_stay() {
+    let dir = folder(&[
+        ("runner.yml", RUNNER),
+        ("rules/a.yml", RULE),
+        ("rules/again.yml", RULE),
+        ("rules/number.yml", "id: 002\nname: N\nlevel: low\nrule: SELECT 1\n"),
+        ("rules/bad/size.yml", "id: s\nname: S\nlevel: 1\nsize: >=10 # rows\nactive: maybe\nrule: SELECT 1\n"),
+        ("rules/bad/empty.yml", ""),
+        ("rules/bad/list.yml", "- a\n"),
+        ("rules/bad/missing.yml", "name:\nlevl: 5\nsize: many\n"),
+        ("rules/bad/sigma.yml", "id: g\nname: G\nlevel: 1\nrule: x\nsigma: yes\ndatasource: lake\n"),
+        ("rules/bad/jinja.yml", "id: j\nname: J\nlevel: 1\nrule: |-\n  SELECT\n  {{ data.x | to_lst }}\ndescription: '{{ x'\n"),
+        ("rules/.hidden.yml", "no: rule"),
+        ("rules/notes.txt", "no rule"),
+    ]);
+    fs::write(dir.path().join("rules/bad/utf8.yml"), b"id: u\nname: \xff\n").unwrap();
+    let (text, code) = checked(&dir);
+    assert_eq!(code, Code::Rules);
+    insta::assert_snapshot!(text, @"");
+}
+
+#[test]
+fn the_exit_code_is_the_worst_that_was_found() {
+    let code = |files: &[(&str, &str)]| checked(&folder(files)).1;
+    assert_eq!(code(&[("runner.yml", RUNNER), ("rules/a.yml", RULE)]), Code::Good);
+    assert_eq!(code(&[("runner.yml", RUNNER)]), Code::Findings);
+    assert_eq!(code(&[("runner.yml", RUNNER), ("rules/a.yml", RULE), ("rules/b.yml", RULE)]), Code::Findings);
+    assert_eq!(code(&[("runner.yml", RUNNER), ("rules/a.yml", "id: [")]), Code::Rules);
+    assert_eq!(code(&[("runner.yml", "detectors: {}")]), Code::Configuration);
+    assert_eq!(code(&[("runner.yml", "detectors: [")]), Code::Configuration);
+    assert_eq!(code(&[]), Code::CannotRun);
+    assert_eq!(code(&[("runner.yml/x", "")]), Code::CannotRun);
+}
+
+#[test]
+fn files_written_for_clickdetect_are_good() {
+    let dir = folder(&[
+        (
+            "runner.yml",
+            r#"
+datasource:
+    type: duckdb
+    database: events.duckdb
+
+max_detector_time: 120
+
+webhooks:
+    generic_webhook:
+        type: generic
+        url: http://localhost:3000/alerts/create
+        verify: no
+        timeout: 10
+        headers:
+          X-Type: test
+        template: '{"rule": {{ rule | tojson }}, "data": {{ data | tojson }}, "detector": {{ detector | tojson }} }'
+
+detectors:
+    5m_detector: &base
+        name: "5m interval"
+        for: "5m"
+        tenant: 'all'
+        description: "rules with 5 min interval"
+        rules:
+            - "rules/ad/*.yml"
+        webhooks:
+            - generic_webhook
+        data:
+          var1: 'yy'
+    10s_detector:
+        <<: *base
+        name: "10s interval"
+        for: 10s
+        active: off
+        rules:
+            - "rules/windows/*"
+
+plugins:
+  clickagentic:
+    provider: local
+    model: 'SmolLM2-135M-Instruct'
+    token: 'xxx'
+    from_level: 10
+    ids:
+      - "id1"
+    false_positive: |
+        Scanner 10.0.0.5 runs daily vulnerability scans and will trigger
+        port-scan rules. Ignore alerts where source_ip is 10.0.0.5.
+"#,
+        ),
+        (
+            "rules/ad/kerberos.yml",
+            r#"
+id: "11f975e4-0000-448d-a77f-a7e7d5cd3295"
+name: "Kerberos failures"
+level: 12
+size: ">0"
+active: true
+author: 
+    - Somebody <me@site.example>
+group: active_directory
+tags: 
+    - kerberos
+    - authentication_failed
+data:
+    max_match_time: 5
+    list: ['x', 'y', 'z']
+rule: |-
+      SELECT count(*) AS cnt -- {{ rule.tags }} {{ rule.tags[0] | to_list }}
+      FROM logs
+      WHERE tenant = '{{ detector.tenant }}'
+          AND user IN ({{ data.list | to_list_like }})
+
+          AND time >= to_timestamp({{ startime }})
+      HAVING cnt > {{ rule.data.threshold | default(5) }}
+"#,
+        ),
+        ("rules/windows/locked.yaml", "id: w1\nname: Locked out\nlevel: Medium\nrule: SELECT 1\nactive: no\n"),
+        ("rules/windows/README.md", "not a rule"),
+    ]);
+    let (text, code) = checked(&dir);
+    assert_eq!((text.as_str(), code), ("2 detectors, 2 rules, 0 problems\n", Code::Good));
+    let runner = Runner::load_with(&dir.path().join("runner.yml"), &|_| None).runner.unwrap();
+    assert_eq!(runner.detectors[1].name, "10s interval");
+    assert_eq!(runner.detectors[1].tenant, "all", "merged from the other");
+    assert!(!runner.detectors[1].active, "`off` is a boolean here");
+    assert_eq!(runner.triage.unwrap().from_level, 10);
+}
+
+#[test]
+fn secrets_come_from_environment_and_files_and_never_show() {
+    let dir = folder(&[
+        (
+            "runner.yml",
+            "
+webhooks:
+  soc:
+    url: https://user:pass@soc.example:8443/alerts?key=hidden
+    headers:
+      Authorization: {env: SOC_TOKEN}
+      X-Key: {file: key.txt}
+      X-Plain: in the open
+triage: {token: abc}
+detectors:
+  d: {name: D, for: 5m, rules: [a.yml], webhooks: soc, data: {env: production, key: {env: SOC_TOKEN}}}
+",
+        ),
+        ("key.txt", "from a file\n"),
+        ("a.yml", RULE),
+    ]);
+    let environment = |name: &str| (name == "SOC_TOKEN").then(|| "s3cret".to_owned());
+    let path = dir.path().join("runner.yml");
+    let runner = Runner::load_with(&path, &environment).runner.unwrap();
+    let watchpost::webhook::Config::Generic(soc) = &runner.webhooks[0].1 else { panic!("not generic") };
+    let headers: Vec<_> = soc.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+    assert_eq!(headers, [("authorization", "s3cret"), ("x-key", "from a file"), ("x-plain", "in the open")]);
+    assert_eq!(runner.detectors[0].data["env"], "production", "a map of the operator's own");
+    assert_eq!(runner.detectors[0].data["key"], "s3cret");
+
+    let printed = format!("{soc:?}{}", check(&path, true, &environment).text);
+    for secret in ["from a file", "in the open", "pass@", "hidden", "abc"] {
+        assert!(!printed.contains(secret), "{secret} in {printed}");
+    }
+    assert!(printed.contains("authorization: '***'"), "{printed}");
+}
+
+#[test]
+fn a_rule_file_cannot_read_the_environment_or_files() {
+    let rule = "id: a\nname: A\nlevel: 1\nrule: SELECT 1\ndata: {x: {env: SOC_TOKEN}, y: {file: /etc/passwd}}\n";
+    let dir = folder(&[("runner.yml", RUNNER), ("rules/a.yml", rule)]);
+    let runner = Runner::load_with(&dir.path().join("runner.yml"), &|_| None).runner.unwrap();
+    let set = RuleSet::load(&runner, &runner.detectors[0], &template::environment());
+    assert_eq!(set.rules[0].data, serde_json::json!({ "x": { "env": "SOC_TOKEN" }, "y": { "file": "/etc/passwd" } }));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_back_end_and_a_file_counts_once() {
+    let dir = folder(&[("runner.yml", RUNNER), ("rules/a/b/c.yml", RULE)]);
+    std::os::unix::fs::symlink("../..", dir.path().join("rules/a/up")).unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("rules/broken.yml")).unwrap();
+    let (text, code) = checked(&dir);
+    insta::assert_snapshot!(text, @"");
+    assert_eq!(code, Code::Findings);
+}
+
+#[test]
+fn rules_come_in_the_order_of_patterns_then_of_names() {
+    let rule = |id: &str| RULE.replace("001", id);
+    let (b, a, z) = (rule("b"), rule("a"), rule("z"));
+    let runner = RUNNER.replace("['rules/**/*.yml']", "['rules/z.yml', './rules/*.yml', 'rules/[ab].yml']");
+    let dir = folder(&[("runner.yml", &runner), ("rules/b.yml", &b), ("rules/a.yml", &a), ("rules/z.yml", &z)]);
+    let runner = Runner::load_with(&dir.path().join("runner.yml"), &|_| None).runner.unwrap();
+    let set = RuleSet::load(&runner, &runner.detectors[0], &template::environment());
+    let ids: Vec<_> = set.rules.iter().map(|rule| rule.id.as_str()).collect();
+    assert_eq!(ids, ["z", "a", "b"]);
+    assert_eq!(set.all_diagnostics().count(), 0, "a file that two patterns match is no second rule");
+}
+
+#[test]
+fn the_shipped_runner_is_good_and_triages() {
+    let loaded = Runner::load_with(Path::new("runner.yml"), &|_| None);
+    assert_eq!(loaded.diagnostics, []);
+    let runner = loaded.runner.unwrap();
+    assert!(runner.triage.is_some());
+    assert_eq!(runner.store, Path::new("watchpost.db"));
+    assert_eq!(runner.webhooks.iter().map(|(_, webhook)| webhook.kind()).collect::<Vec<_>>(), ["stdout", "generic"]);
+}
