@@ -148,8 +148,9 @@ section! {
         pub triage: Option<Switch>,
         /// clickdetect's plugins; `clickagentic` is read as `triage`.
         pub plugins: Option<Plugins>,
-        /// The file of Watchpost's own database.
-        pub store: PathBuf = "watchpost.db",
+        /// The file of Watchpost's own database. By default `watchpost.db` beside the runner; for a runner in `/etc`,
+        /// `/var/lib/watchpost/watchpost.db`.
+        pub store: Option<PathBuf>,
         /// Seconds (or a duration) that one tick of a detector may take; without it there is no limit.
         #[read(some_limit)]
         pub max_detector_time: Option<Duration>,
@@ -243,9 +244,15 @@ fn read(root: &Node, path: &Path, dir: &Path, reader: &mut Reader<'_>) -> Option
         webhooks: section.webhooks.0,
         detectors: section.detectors.0.into_iter().map(|(key, section)| section.named(key)).collect(),
         triage,
-        store: section.store,
+        store: section.store.unwrap_or_else(|| default_store(dir)),
         max_detector_time: section.max_detector_time,
     })
+}
+
+/// What changes lies beside the runner, unless that is where the system keeps what does not change.
+fn default_store(dir: &Path) -> PathBuf {
+    let folder = if dir.starts_with("/etc") { Path::new("/var/lib/watchpost") } else { dir };
+    folder.join("watchpost.db")
 }
 
 fn names(root: &Node, key: &str) -> Vec<String> {

@@ -4,6 +4,7 @@ mod architecture;
 mod check;
 mod cli;
 mod delivery;
+mod demo;
 mod detection;
 mod model;
 mod pipeline;
