@@ -118,7 +118,9 @@ struct Turn<'a>(&'a AtomicBool);
 
 impl<'a> Turn<'a> {
     fn take(is_running: &'a AtomicBool) -> Option<Self> {
-        (!is_running.swap(true, Ordering::AcqRel)).then_some(Self(is_running))
+        // Lazily: a `Turn` that is made and not taken would end the one that runs.
+        let is_free = !is_running.swap(true, Ordering::AcqRel);
+        is_free.then(|| Self(is_running))
     }
 }
 

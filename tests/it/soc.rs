@@ -114,7 +114,7 @@ impl Soc {
     pub async fn advance(&self, by: Duration) {
         for _ in 0..by.as_secs() {
             tokio::time::advance(Duration::from_secs(1)).await;
-            breathe().await;
+            breathe(Duration::ZERO).await;
         }
         self.settle().await;
     }
@@ -124,8 +124,7 @@ impl Soc {
     pub async fn settle(&self) {
         let mut quiet = 0;
         for _ in 0..5_000 {
-            breathe().await;
-            std::thread::sleep(Duration::from_millis(2));
+            breathe(Duration::from_millis(2)).await;
             let is_quiet = self.tasks.len() <= self.lasting + self.datasource.hanging();
             quiet = if is_quiet { quiet + 1 } else { 0 };
             if quiet == 8 {
@@ -172,10 +171,9 @@ impl Soc {
     }
 }
 
-async fn breathe() {
-    for _ in 0..20 {
-        tokio::task::yield_now().await;
-    }
+/// Lets the runtime park, which is when it looks at its timers.
+async fn breathe(pause: Duration) {
+    tokio::task::spawn_blocking(move || std::thread::sleep(pause)).await.unwrap();
 }
 
 fn load(path: &Path) -> Runner {
