@@ -175,8 +175,8 @@ impl Attend<'_> {
                     }
                 }
             }
-            for n in 0..N {
-                self.scratch[n * stride + tile * 16..][..16].copy_from_slice(&scores[n]);
+            for (n, scores) in scores.iter().enumerate() {
+                self.scratch[n * stride + tile * 16..][..16].copy_from_slice(scores);
             }
         }
 
@@ -192,10 +192,10 @@ impl Attend<'_> {
             for position in 0..most {
                 let values = &self.values[position * dim + part..][..16];
                 let values: [f32; 16] = std::array::from_fn(|i| f16_to_f32(values[i]));
-                for n in 0..N {
+                for (n, sums) in sums.iter_mut().enumerate() {
                     let weight = self.scratch[n * stride + position];
                     for i in 0..16 {
-                        sums[n][i] = multiply_add::<FMA>(weight, values[i], sums[n][i]);
+                        sums[i] = multiply_add::<FMA>(weight, values[i], sums[i]);
                     }
                 }
             }
