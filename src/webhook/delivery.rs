@@ -126,26 +126,27 @@ impl Delivery {
             })
             .filter(|slots| slots.free > 0)
             .collect();
-        let now = self.now_ms();
+        let now = self.clock.now();
+        let now_ms = now.as_millisecond();
         let work = move |tx: &Transaction<'_>| {
-            let claims = outbox::claim_due(tx, &slots, now)?;
-            Ok((claims, outbox::next_due(tx, &slots, now)?))
+            let claims = outbox::claim_due(tx, &slots, now_ms)?;
+            Ok((claims, outbox::next_due(tx, &slots, now_ms)?))
         };
-        let pause = match self.store.write(work).await {
+        match self.store.write(work).await {
             Ok((claims, next)) => {
                 for claim in claims {
                     flights.start(&claim, Arc::clone(self).attempt(claim.clone()));
                 }
-                next.map_or(MAX_SLEEP, |next| {
-                    Duration::from_millis(next.saturating_sub(now).max(1).unsigned_abs()).min(MAX_SLEEP)
-                })
+                // A point in time and no pause: the clock may have moved since `now` was read.
+                let latest = after(now, MAX_SLEEP);
+                next.and_then(|next| Timestamp::from_millisecond(next).ok())
+                    .map_or(latest, |next| next.min(latest))
             }
             Err(error) => {
                 error!(%error, "outbox cannot be read, trying again");
-                STORE_PAUSE
+                after(self.clock.now(), STORE_PAUSE)
             }
-        };
-        after(self.clock.now(), pause)
+        }
     }
 
     /// Frees the slot. An attempt that panicked is recorded as failed, so that its delivery comes again.
