@@ -98,7 +98,11 @@ impl Registry {
         let names = found.iter().map(|model| model.name.as_str());
         let near =
             suggestion(name_or_path, known::all().iter().map(|known| known.name.as_str()).chain(names));
-        Err(ModelError::NotInstalled { name: name_or_path.into(), looked: self.looked(&found), near })
+        let pull = match known::find(name_or_path).filter(|known| known.hub.is_some()) {
+            Some(known) => format!(" or, with a network, `watchpost model pull {}`", known.name),
+            None => "; `watchpost model list` shows what is known".into(),
+        };
+        Err(ModelError::NotInstalled { name: name_or_path.into(), looked: self.looked(&found), near, pull })
     }
 
     /// Every model that is there, in the order of the places; of two with one name the first counts.
