@@ -113,6 +113,7 @@ async fn a_tick_that_still_runs_is_not_started_twice_and_others_go_on() {
     assert_eq!(soc.datasource.windows_of("search b").len(), 4, "a slow rule does not delay another");
     assert_eq!(soc.standing("a").overlaps, 2);
     soc.datasource.release();
+    soc.settle().await;
     soc.advance(MINUTES(5)).await;
     assert_eq!(
         soc.datasource.windows_of("search a"),
@@ -136,7 +137,7 @@ async fn max_detector_time_ends_a_tick_and_keeps_its_window() {
     soc.advance(MINUTES(6)).await;
     assert!(soc.standing("a").last_error.unwrap().contains("max_detector_time"));
     soc.datasource.release();
-    soc.advance(MINUTES(5)).await;
+    soc.advance(MINUTES(4)).await;
     assert_eq!(soc.datasource.windows(), ["-05:00..00:00", "00:00..05:00", "05:00..10:00"]);
 }
 

@@ -38,7 +38,7 @@ pub struct Soc {
     dir: tempfile::TempDir,
     shutdown: CancellationToken,
     tasks: TaskTracker,
-    /// Tasks that last until shutdown: schedules, pipeline, delivery.
+    /// Tasks that last until shutdown: schedules, delivery, with a model the pipeline.
     lasting: usize,
     /// While a blocking task runs, tokio's paused time does not move by itself. This one ends when it is dropped.
     _hold: std::sync::mpsc::Sender<()>,
@@ -94,6 +94,7 @@ impl Soc {
             let (tasks, shutdown) = (self.tasks.clone(), self.shutdown.clone());
             self.tasks.spawn(schedule::run(searches.collect(), detector.interval, self.clock, tasks, shutdown));
         }
+        let has_model = triager.is_some();
         let triage_limit = Duration::from_secs(600);
         let pipeline = Pipeline { store: self.store.clone(), clock: self.clock, triager, triage_limit };
         self.tasks.spawn(pipeline.run(self.shutdown.clone()));
@@ -107,7 +108,8 @@ impl Soc {
         });
         let delivery = Delivery::new(self.store.clone(), webhooks, http, self.clock, print);
         self.tasks.spawn(delivery.run(self.shutdown.clone()));
-        self.lasting = runner.detectors.len() + 2;
+        // Without a model the pipeline has nothing to wait for and ends.
+        self.lasting = runner.detectors.len() + 1 + usize::from(has_model);
     }
 
     /// Moves the clock, second by second, and lets everything happen that is due.
