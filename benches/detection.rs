@@ -29,13 +29,13 @@ level: 75
 data: {threshold: 5, users: [root, admin]}
 rule: |
   SELECT source_ip, count(*) AS failures FROM events
-  WHERE at >= {{ startime }} AND at < {{ endtime }} AND user_name IN ({{ data.users | to_list_like }})
+  WHERE time_s >= {{ startime }} AND time_s < {{ endtime }} AND user_name IN ({{ data.users | to_list_like }})
   GROUP BY source_ip HAVING failures > {{ data.threshold }}
 ";
 
 const EVENTS: &str = "\
 CREATE TABLE events AS
-SELECT 1767225600 + i % 600 AS at, ['root', 'admin', 'www', 'backup'][1 + i % 4] AS user_name,
+SELECT 1767225600 + i % 600 AS time_s, ['root', 'admin', 'www', 'backup'][1 + i % 4] AS user_name,
        '10.0.0.' || (i % 50) AS source_ip
 FROM range(10000) AS numbers(i)";
 

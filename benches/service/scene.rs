@@ -20,7 +20,7 @@ pub fn thousand_rules(dir: &Path, receiver: &str) -> Result<()> {
         } else {
             format!(
                 "SELECT user_name, source_ip, count(*) AS failures FROM events\n  \
-                 WHERE at >= {{{{ startime }}}} AND at < {{{{ endtime }}}} AND user_name = 'user{}'\n  \
+                 WHERE time_s >= {{{{ startime }}}} AND time_s < {{{{ endtime }}}} AND user_name = 'user{}'\n  \
                  GROUP BY ALL HAVING failures > {{{{ data.threshold }}}}",
                 number % 40
             )
@@ -73,7 +73,7 @@ fn rule(dir: &Path, id: &str, query: &str) -> Result<()> {
 }
 
 /// 10,000 events over an hour and a bit, from a minute before the start.
-const EVENTS: &str = "CREATE TABLE events AS SELECT epoch(now())::BIGINT - 60 + i % 3700 AS at, 'user' || (i % 40) AS user_name, \
+const EVENTS: &str = "CREATE TABLE events AS SELECT epoch(now())::BIGINT - 60 + i % 3700 AS time_s, 'user' || (i % 40) AS user_name, \
      '10.0.' || (i % 7) || '.' || (i % 200) AS source_ip FROM range(10000) AS numbers(i)";
 
 /// Columns over a counter `i`, and how many rows.
