@@ -92,7 +92,9 @@ fn rule_sets(path: &Path, loaded: &Loaded) -> Vec<RuleSet> {
 fn code(loaded: &Loaded, sets: &[RuleSet], is_silent: bool) -> Code {
     if !loaded.is_readable {
         Code::CannotRun
-    } else if loaded.runner.is_none() || sets.iter().flat_map(|set| &set.diagnostics).any(Diagnostic::is_error) {
+    } else if loaded.runner.is_none()
+        || sets.iter().flat_map(|set| &set.diagnostics).any(Diagnostic::is_error)
+    {
         Code::Configuration
     } else if sets.iter().any(|set| !set.broken.is_empty()) {
         Code::Rules

@@ -69,7 +69,15 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// `file` is the name that diagnostics show, `source` its text, `dir` what relative paths in it start from.
     pub fn new(file: &'a str, source: &'a str, dir: &'a Path, environment: Option<Environment<'a>>) -> Self {
-        Self { file, source, dir, environment, path: String::new(), names: Vec::new(), diagnostics: Vec::new() }
+        Self {
+            file,
+            source,
+            dir,
+            environment,
+            path: String::new(),
+            names: Vec::new(),
+            diagnostics: Vec::new(),
+        }
     }
 
     /// The tree of the source; problems of the text are noted.
@@ -227,7 +235,9 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let hint = match suggestion(key, fields.iter().map(|field| field.name)) {
-                near if near.is_empty() => format!("; known are {}", list(fields.iter().map(|field| field.name))),
+                near if near.is_empty() => {
+                    format!("; known are {}", list(fields.iter().map(|field| field.name)))
+                }
                 near => near,
             };
             self.error(entry.at, format!("unknown key `{}`{hint}", clip(key)));
@@ -310,7 +320,11 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, Unreadable> {
     let mut bytes = Vec::with_capacity(metadata.len().min(limit) as usize + 1);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| absent(reason(&error)))?;
     if bytes.len() as u64 > limit {
-        return Err(Unreadable { reason: format!("it has more than {limit} bytes"), at: None, is_absent: false });
+        return Err(Unreadable {
+            reason: format!("it has more than {limit} bytes"),
+            at: None,
+            is_absent: false,
+        });
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
@@ -324,7 +338,7 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, Unreadable> {
 }
 
 /// What the system says of a failed read or open, in our words.
-fn reason(error: &std::io::Error) -> String {
+pub(crate) fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".into(),
         std::io::ErrorKind::PermissionDenied => "permission denied".into(),

@@ -148,8 +148,9 @@ section! {
         pub triage: Option<Switch>,
         /// clickdetect's plugins; `clickagentic` is read as `triage`.
         pub plugins: Option<Plugins>,
-        /// The file of Watchpost's own database.
-        pub store: PathBuf = "watchpost.db",
+        /// The file of Watchpost's own database. By default `watchpost.db` beside the runner; for a runner in `/etc`,
+        /// `/var/lib/watchpost/watchpost.db`.
+        pub store: Option<PathBuf>,
         /// Seconds (or a duration) that one tick of a detector may take; without it there is no limit.
         #[read(some_limit)]
         pub max_detector_time: Option<Duration>,
@@ -211,30 +212,26 @@ fn read(root: &Node, path: &Path, dir: &Path, reader: &mut Reader<'_>) -> Option
     reader.declare("webhook", names(root, "webhooks"));
     reader.declare("datasource", datasource_names(root));
 
+    // Once noted, an error keeps the runner from being used.
+    if let (Some(one), Some(_)) = (entry(root, "datasource"), entry(root, "datasources")) {
+        reader.error(one.at, "`datasource` and `datasources` are both here: move the one into the other");
+    }
+    let clickagentic = entry(root, "plugins").and_then(|plugins| entry(&plugins.value, "clickagentic"));
+    if let (Some(_), Some(plugin)) = (entry(root, "triage"), clickagentic) {
+        reader.error(plugin.at, "`triage` and `plugins.clickagentic` are the same section: keep `triage`");
+    }
+
     let section = RunnerSection::from_yaml(root, reader)?;
     let datasources = match (section.datasource, section.datasources) {
-        (Some(_), Some(_)) => {
-            let at = entry(root, "datasource").map_or(root.at, |entry| entry.at);
-            reader.error(at, "`datasource` and `datasources` are both here: move the one into the other");
-            return None;
-        }
-        (Some(one), None) => vec![("default".into(), one)],
+        (Some(one), _) => vec![("default".into(), one)],
         (None, Some(Named(many))) if !many.is_empty() => many,
         (None, _) => {
             let memory = datasource::Config::from_yaml(&Node::default_of("{}", root.at), reader)?;
             vec![("default".into(), memory)]
         }
     };
-    let triage = match (section.triage, section.plugins) {
-        (Some(_), Some(Plugins { clickagentic: Some(_) })) => {
-            let at = entry(root, "plugins").map_or(root.at, |entry| entry.at);
-            let message = "`triage` and `plugins.clickagentic` are the same section: keep `triage`";
-            reader.error(at, message);
-            return None;
-        }
-        (Some(Switch(triage)), _) => triage,
-        (None, plugins) => plugins.and_then(|plugins| plugins.clickagentic).and_then(|Switch(triage)| triage),
-    };
+    let plugin = section.plugins.and_then(|plugins| plugins.clickagentic);
+    let triage = section.triage.or(plugin).and_then(|Switch(triage)| triage);
     if section.detectors.0.is_empty() {
         let at = entry(root, "detectors").map_or(root.at, |entry| entry.at);
         reader.error(at, "there is no detector: nothing would run");
@@ -247,9 +244,15 @@ fn read(root: &Node, path: &Path, dir: &Path, reader: &mut Reader<'_>) -> Option
         webhooks: section.webhooks.0,
         detectors: section.detectors.0.into_iter().map(|(key, section)| section.named(key)).collect(),
         triage,
-        store: section.store,
+        store: section.store.unwrap_or_else(|| default_store(dir)),
         max_detector_time: section.max_detector_time,
     })
+}
+
+/// What changes lies beside the runner, unless that is where the system keeps what does not change.
+fn default_store(dir: &Path) -> PathBuf {
+    let folder = if dir.starts_with("/etc") { Path::new("/var/lib/watchpost") } else { dir };
+    folder.join("watchpost.db")
 }
 
 fn names(root: &Node, key: &str) -> Vec<String> {
@@ -269,9 +272,9 @@ fn rules(root: &Node, dir: &Path, environment: Environment<'_>) -> Vec<(String, 
     let detectors = root.get("detectors").and_then(Node::entries).unwrap_or_default();
     detectors
         .iter()
-        .filter_map(|detector| {
-            let patterns = Patterns::from_yaml(detector.value.get("rules")?, &mut reader)?;
-            Some((detector.key.clone(), patterns))
+        .map(|detector| {
+            let patterns = detector.value.get("rules").and_then(|node| Patterns::from_yaml(node, &mut reader));
+            (detector.key.clone(), patterns.unwrap_or_default())
         })
         .collect()
 }

@@ -188,9 +188,7 @@ impl FromYaml for Vec<String> {
         match &node.value {
             Value::List(items) => {
                 let read: Vec<_> = (items.iter().enumerate())
-                    .map(|(index, item)| {
-                        reader.within_item(index, |reader| String::from_yaml(item, reader))
-                    })
+                    .map(|(index, item)| reader.within_item(index, |reader| String::from_yaml(item, reader)))
                     .collect();
                 read.into_iter().collect()
             }
@@ -207,11 +205,15 @@ impl<T: FromYaml> FromYaml for BTreeMap<String, T> {
     const TYPE: &'static str = "map";
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let Some(entries) = node.entries() else { return reader.refuse(node, "a map of `name: value` lines") };
+        let Some(entries) = node.entries() else {
+            return reader.refuse(node, "a map of `name: value` lines");
+        };
         let read: Vec<_> = entries
             .iter()
             .map(|entry| {
-                reader.within(&entry.key, |reader| Some((entry.key.clone(), T::from_yaml(&entry.value, reader)?)))
+                reader.within(&entry.key, |reader| {
+                    Some((entry.key.clone(), T::from_yaml(&entry.value, reader)?))
+                })
             })
             .collect();
         read.into_iter().collect()
@@ -240,7 +242,9 @@ impl FromYaml for Json {
                 let read: Vec<_> = entries
                     .iter()
                     .map(|entry| {
-                        reader.within(&entry.key, |reader| Some((entry.key.clone(), inner(&entry.value, reader)?)))
+                        reader.within(&entry.key, |reader| {
+                            Some((entry.key.clone(), inner(&entry.value, reader)?))
+                        })
                     })
                     .collect();
                 Self::Object(read.into_iter().collect::<Option<Map<_, _>>>()?)

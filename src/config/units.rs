@@ -27,7 +27,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 /// Like [`duration`]; a bare number counts seconds.
 pub fn duration_or_seconds(text: &str) -> Result<Duration, String> {
-    if text.trim().parse::<f64>().is_ok_and(|_| text.trim().bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')) {
+    if text
+        .trim()
+        .parse::<f64>()
+        .is_ok_and(|_| text.trim().bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
+    {
         return seconds(text.trim(), 1.0, text);
     }
     duration(text)

@@ -82,7 +82,10 @@ impl FromYaml for Plugins {
                 } else {
                     let near = suggestion(&entry.key, ["clickagentic"]);
                     let name = clip(&entry.key);
-                    reader.error(entry.at, format!("the plugin `{name}` is not built yet; there is `clickagentic`{near}"));
+                    reader.error(
+                        entry.at,
+                        format!("the plugin `{name}` is not built yet; there is `clickagentic`{near}"),
+                    );
                     is_good = false;
                 }
             });

@@ -109,10 +109,8 @@ impl Node {
                 let written = source.lines().nth(self.at.line.saturating_sub(1));
                 let rest: Option<String> =
                     written.map(|text| text.chars().skip(self.at.column - 1 + quoted).collect());
-                rest.filter(|rest| rest.starts_with(&scalar.text)).map(|_| Position {
-                    line: self.at.line,
-                    column: self.at.column + quoted + column - 1,
-                })
+                rest.filter(|rest| rest.starts_with(&scalar.text))
+                    .map(|_| Position { line: self.at.line, column: self.at.column + quoted + column - 1 })
             }
             _ => None,
         };
@@ -132,7 +130,6 @@ fn literal_position(
     let indent = written.strip_suffix(text)?.chars().count();
     Some(Position { line: header.line + line, column: indent + column })
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -87,7 +87,7 @@ impl DuckDb {
         Self {
             store: Arc::new(Store::new(config, base)),
             settings,
-            quick: Semaphore::new(QUICK_PLACES),
+            quick: Semaphore::new(quick_places()),
             slow: Semaphore::new(SLOW_PLACES),
         }
     }
@@ -133,9 +133,11 @@ impl Datasource for DuckDb {
 
 /// A query that takes longer moves out of the quick ones' way.
 const QUICK: Duration = Duration::from_millis(100);
-/// Queries that run at once while they are quick. Small rules are bound by the processor: more places would cost
-/// a connection each and save nothing.
-const QUICK_PLACES: usize = 4;
+/// Queries that run at once while they are quick: one per core. Small rules are bound by the processor, so more
+/// would cost memory and save nothing.
+fn quick_places() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+}
 /// Queries that run at once beyond `QUICK`; when all these places are taken, slow queries keep the quick ones'.
 const SLOW_PLACES: usize = 32;
 

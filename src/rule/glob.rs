@@ -9,7 +9,7 @@ use walkdir::WalkDir;
 
 use super::load::Scope;
 use crate::config::yaml::Position;
-use crate::config::{Diagnostic, Severity, clip};
+use crate::config::{Diagnostic, Severity, clip, reason};
 
 /// The files of all patterns, each once: in the order of patterns, then of paths. What is wrong with a pattern is
 /// noted at its place in the runner.
@@ -29,7 +29,12 @@ pub(super) fn find(scope: Scope<'_>, diagnostics: &mut Vec<Diagnostic>) -> Vec<P
         } else {
             file(scope.dir, pattern, &mut note)
         };
-        found.extend(paths.into_iter().filter(|path| seen.insert(path.clone())));
+        // By its real place, so that a link to a file or folder does not make a second rule of it.
+        found.extend(
+            paths
+                .into_iter()
+                .filter(|path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone()))),
+        );
     }
     found
 }
@@ -47,7 +52,10 @@ fn file(dir: &Path, pattern: &str, note: &mut dyn FnMut(Severity, String)) -> Ve
     let shown = clip(pattern);
     if path.is_dir() {
         let folder = shown.trim_end_matches('/');
-        note(Severity::Warning, format!("`{shown}` is a folder: write `{folder}/**/*.yml` for the rules in it"));
+        note(
+            Severity::Warning,
+            format!("`{shown}` is a folder: write `{folder}/**/*.yml` for the rules in it"),
+        );
         return Vec::new();
     }
     if !is_rule_file(&path) {
@@ -68,7 +76,10 @@ fn glob(dir: &Path, pattern: &str, note: &mut dyn FnMut(Severity, String)) -> Ve
     let matcher = match matcher {
         Ok(glob) => glob.compile_matcher(),
         Err(error) => {
-            note(Severity::Error, format!("`{shown}` is not a glob: {}, e.g. `rules/**/*.yml`", error.kind()));
+            note(
+                Severity::Error,
+                format!("`{shown}` is not a glob: {}, e.g. `rules/**/*.yml`", error.kind()),
+            );
             return Vec::new();
         }
     };
@@ -79,13 +90,22 @@ fn glob(dir: &Path, pattern: &str, note: &mut dyn FnMut(Severity, String)) -> Ve
     let walk = WalkDir::new(&root).follow_links(true).min_depth(1).max_depth(depth).sort_by_file_name();
     let mut found = Vec::new();
     let mut visited = 0;
+    let real_root = root.canonicalize().unwrap_or_default();
     let entries = walk.into_iter().filter_entry(|entry| {
-        entry.depth() == 0 || names_hidden || !entry.file_name().as_encoded_bytes().starts_with(b".")
+        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        // A link to a folder above where we began leads to everything once more.
+        let leads_back = entry.path_is_symlink()
+            && entry.file_type().is_dir()
+            && entry.path().canonicalize().is_ok_and(|target| real_root.starts_with(target));
+        entry.depth() == 0 || ((names_hidden || !is_hidden) && !leads_back)
     });
     for entry in entries {
         visited += 1;
         if visited > MAX_ENTRIES {
-            note(Severity::Error, format!("`{shown}` reaches more than {MAX_ENTRIES} files: name a smaller folder"));
+            note(
+                Severity::Error,
+                format!("`{shown}` reaches more than {MAX_ENTRIES} files: name a smaller folder"),
+            );
             break;
         }
         match entry {
@@ -101,7 +121,7 @@ fn glob(dir: &Path, pattern: &str, note: &mut dyn FnMut(Severity, String)) -> Ve
             Err(error) if error.depth() == 0 => break,
             Err(error) => {
                 let path = error.path().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-                let reason = error.io_error().map_or_else(|| error.to_string(), |error| error.kind().to_string());
+                let reason = error.io_error().map_or_else(|| error.to_string(), reason);
                 note(Severity::Warning, format!("`{path}` cannot be searched: {reason}"));
             }
         }

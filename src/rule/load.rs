@@ -139,7 +139,8 @@ fn parse(
     let is_good = !diagnostics.iter().any(Diagnostic::is_error);
     match section.filter(|_| is_good) {
         Some(section) => {
-            let id_at = root.as_ref().and_then(|root| root.get("id")).map_or_else(Position::default, |id| id.at);
+            let id_at =
+                root.as_ref().and_then(|root| root.get("id")).map_or_else(Position::default, |id| id.at);
             Ok(LoadedRule { rule: section.of_file(path), id_at, warnings: diagnostics })
         }
         None => Err(diagnostics),
@@ -234,7 +235,8 @@ impl FromYaml for Id {
             _ => return Some(Self(written)),
         };
         if id != written {
-            let message = format!("`{written}` without quotes is `{id}`: quote it if that is not meant, \"{written}\"");
+            let message =
+                format!("`{written}` without quotes is `{id}`: quote it if that is not meant, \"{written}\"");
             reader.warn(node.at, message);
         }
         Some(Self(id))

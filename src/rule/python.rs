@@ -25,7 +25,9 @@ pub(super) fn value(json: &Json) -> Value {
 
 /// A template value of a JSON object.
 pub(super) fn map(entries: &Map<String, Json>) -> Value {
-    Value::from_object(Dict(entries.iter().map(|(key, json)| (Arc::from(key.as_str()), value(json))).collect()))
+    Value::from_object(Dict(
+        entries.iter().map(|(key, json)| (Arc::from(key.as_str()), value(json))).collect(),
+    ))
 }
 
 #[derive(Debug)]
@@ -262,7 +264,12 @@ pub(super) fn items(value: &Value) -> Result<Vec<Value>, Error> {
 }
 
 /// The methods of Python's `str` and `dict` that templates use.
-pub(super) fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+pub(super) fn method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    name: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
     let unknown = || Error::from(ErrorKind::UnknownMethod);
     let argument = |index: usize| args.get(index).and_then(Value::as_str);
     if value.kind() == ValueKind::Map {

@@ -15,7 +15,15 @@ use crate::config::{Diagnostic, Reader, Severity, suggestion};
 
 /// What a query template can name.
 pub const QUERY: &[&str] = &[
-    "startime", "endtime", "interval", "rule", "rule_id", "rule_level", "rule_group", "datasource", "data",
+    "startime",
+    "endtime",
+    "interval",
+    "rule",
+    "rule_id",
+    "rule_level",
+    "rule_group",
+    "datasource",
+    "data",
     "detector",
 ];
 /// What a rule's description can name.
@@ -118,18 +126,21 @@ impl Query {
 
     /// The query for a window.
     pub fn render(&self, context: &Context<'_>) -> Result<String, RenderError> {
-        self.render_template(QUERY_NAME, minijinja::context! {
-            startime => context.window.start.as_second().to_string(),
-            endtime => context.window.end.as_second().to_string(),
-            interval => context.interval,
-            rule => self.rule.clone(),
-            rule_id => self.id.clone(),
-            rule_level => self.level.clone(),
-            rule_group => self.group.clone(),
-            datasource => context.datasource.clone(),
-            data => self.data.clone(),
-            detector => context.detector.clone(),
-        })
+        self.render_template(
+            QUERY_NAME,
+            minijinja::context! {
+                startime => context.window.start.as_second().to_string(),
+                endtime => context.window.end.as_second().to_string(),
+                interval => context.interval,
+                rule => self.rule.clone(),
+                rule_id => self.id.clone(),
+                rule_level => self.level.clone(),
+                rule_group => self.group.clone(),
+                datasource => context.datasource.clone(),
+                data => self.data.clone(),
+                detector => context.detector.clone(),
+            },
+        )
     }
 
     /// The description, as an alert carries it.
@@ -208,7 +219,8 @@ pub fn check(
         let Err(error) = result else { continue };
         if matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest) {
             let (_, at) = place(word.offset, reader);
-            let near = if noun == "filter" { suggestion(word.text, FILTERS.iter().copied()) } else { String::new() };
+            let near =
+                if noun == "filter" { suggestion(word.text, FILTERS.iter().copied()) } else { String::new() };
             reader.error(at, format!("no {noun} is called `{}`{near}", word.text));
             is_good = false;
         }
@@ -234,10 +246,50 @@ pub fn check(
 
 /// For suggestions; not the complete list.
 const FILTERS: &[&str] = &[
-    "abs", "attr", "batch", "bool", "capitalize", "default", "dictsort", "escape", "first", "float", "format",
-    "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min", "reject",
-    "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "slice", "sort", "split",
-    "string", "sum", "title", "to_list", "to_list_like", "tojson", "trim", "unique", "upper", "urlencode",
+    "abs",
+    "attr",
+    "batch",
+    "bool",
+    "capitalize",
+    "default",
+    "dictsort",
+    "escape",
+    "first",
+    "float",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "split",
+    "string",
+    "sum",
+    "title",
+    "to_list",
+    "to_list_like",
+    "tojson",
+    "trim",
+    "unique",
+    "upper",
+    "urlencode",
 ];
 
 /// The offset of a line counted from 1.

@@ -75,6 +75,23 @@ pub fn theme(alert: &Alert) -> Theme {
         .map_or(Theme::Other, |(theme, _)| theme)
 }
 
+/// Why such an alert matters, for the prompt: without it a small model makes something up.
+pub fn danger(theme: Theme) -> &'static str {
+    match theme {
+        Theme::Login => "If a guessed password works, the source can act as that user.",
+        Theme::Privilege => {
+            "With the rights of root an account can read, change and hide everything on the host."
+        }
+        Theme::Web => "A scanner that finds a weak page can run code on the web server.",
+        Theme::Scan => "A scan shows which services can be attacked next.",
+        Theme::Exfiltration => "Data that left the network cannot be called back.",
+        Theme::Malware => "An unknown program can open the host to the one who placed it.",
+        Theme::Persistence => "What starts by itself gives the source a way back after a restart.",
+        Theme::Account => "A changed account can give lasting rights to the wrong person.",
+        Theme::Other => "The rows show activity that the rule's author wants to be looked at.",
+    }
+}
+
 /// Four to five steps, the most useful first. `source` and `user` are values of clean columns.
 pub fn steps(theme: Theme, source: Option<&str>, user: Option<&str>) -> Vec<String> {
     let from = source.map_or("the source".to_owned(), |source| format!("source {source}"));

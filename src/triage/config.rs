@@ -127,7 +127,11 @@ fn deadline(node: &Node, reader: &mut Reader<'_>) -> Option<Duration> {
 
 fn threads(node: &Node, reader: &mut Reader<'_>) -> Option<Option<usize>> {
     let threads = usize::from_yaml(node, reader)?;
-    if (1..=1024).contains(&threads) { Some(Some(threads)) } else { reader.refuse(node, "between 1 and 1024") }
+    if (1..=1024).contains(&threads) {
+        Some(Some(threads))
+    } else {
+        reader.refuse(node, "between 1 and 1024")
+    }
 }
 
 fn queue(node: &Node, reader: &mut Reader<'_>) -> Option<usize> {

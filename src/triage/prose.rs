@@ -68,6 +68,17 @@ impl Ground {
         Ok(kept)
     }
 
+    /// A title that speaks of this alert: at least half of its words stand in it.
+    pub fn keep_title(&self, answer: &str, max_chars: usize) -> Result<String, &'static str> {
+        let kept = self.keep(answer, max_chars)?;
+        let title = ["Rule: ", "Alert: "].iter().find_map(|label| kept.strip_prefix(label)).unwrap_or(&kept);
+        let words: Vec<String> = content_words(title).collect();
+        if words.iter().filter(|word| self.is_known(word)).count() * 2 < words.len() {
+            return Err("it says nothing of this alert");
+        }
+        Ok(title.trim_end_matches('.').to_owned())
+    }
+
     /// Why a sentence cannot stand.
     fn problem(&self, sentence: &str) -> Option<&'static str> {
         if self.has_invention(sentence) {
@@ -75,6 +86,19 @@ impl Ground {
         }
         if self.contradicts(sentence) {
             return Some("it contradicts the computed numbers");
+        }
+        let lower = sentence.to_lowercase();
+        if self.claims_an_outcome(&lower) {
+            return Some("it claims an outcome that the alert does not show");
+        }
+        if lower.contains("severity") && !lower.contains(&self.severity.as_str().to_lowercase()) {
+            return Some("it contradicts the computed numbers");
+        }
+        if !content_words(sentence).any(|word| self.is_known(&word)) {
+            return Some("it says nothing of this alert");
+        }
+        if FILLER.iter().any(|phrase| lower.contains(phrase)) {
+            return Some("it is filler");
         }
         if MARKERS.iter().any(|marker| sentence.contains(marker)) {
             return Some("it repeats the prompt");
@@ -96,13 +120,17 @@ impl Ground {
         if invented {
             return true;
         }
+        // In a title every word may begin with a capital letter; in a sentence that is a name.
+        let words = || sentence.split(is_gap).map(bare).filter(|word| !word.is_empty());
+        let starts_upper = |word: &str| word.starts_with(char::is_uppercase);
+        let is_titled = words().filter(|word| starts_upper(word)).count() * 2 > words().count();
         let mut before = String::new();
-        for raw in sentence.split(is_gap) {
-            let word = bare(raw).to_lowercase();
-            if word.is_empty() {
-                continue;
-            }
-            if !self.is_known(&word) && (is_entity_like(&word) || names_somebody(&before, &word, sentence)) {
+        for raw in words() {
+            let word = raw.to_lowercase();
+            let is_name = has_inner_capital(raw) || (starts_upper(raw) && !before.is_empty() && !is_titled);
+            if !self.is_known(&word)
+                && (is_entity_like(&word) || is_name || names_somebody(&before, &word, sentence))
+            {
                 return true;
             }
             before = word;
@@ -127,6 +155,13 @@ impl Ground {
                 && stem.bytes().filter(|byte| byte.is_ascii_digit()).count() <= 8)
     }
 
+    /// `the attacker gained access`: only where the operator's words for the rule say such a thing. Rows do not count: an
+    /// attacker can write that he succeeded, or that he did not.
+    fn claims_an_outcome(&self, lower: &str) -> bool {
+        let says = |stem: &str| self.trusted.iter().any(|word| word.starts_with(stem));
+        OUTCOMES.iter().any(|(phrase, stem)| lower.contains(phrase) && !says(stem))
+    }
+
     fn contradicts(&self, sentence: &str) -> bool {
         let lower = sentence.to_lowercase();
         if !self.is_dismissed && HARMLESS.iter().any(|phrase| lower.contains(phrase)) {
@@ -137,6 +172,19 @@ impl Ground {
             named != self.severity.as_str().to_lowercase()
         })
     }
+}
+
+/// `FedEx`: a name in the middle of a word.
+fn has_inner_capital(word: &str) -> bool {
+    word.chars().zip(word.chars().skip(1)).any(|(a, b)| a.is_lowercase() && b.is_uppercase())
+}
+
+/// Words that carry meaning, lower case.
+fn content_words(text: &str) -> impl Iterator<Item = String> {
+    let words = text.split(is_gap).map(|word| bare(word).to_lowercase());
+    words.filter(|word| {
+        (word.chars().count() >= 3 || word.chars().any(char::is_numeric)) && !EMPTY.contains(&word.as_str())
+    })
 }
 
 fn is_gap(c: char) -> bool {
@@ -280,13 +328,132 @@ const HARMLESS: [&str; 22] = [
     "expected behavior",
 ];
 
-const TERMS: [&str; 32] = [
-    "ipv4", "ipv6", "sha1", "sha256", "sha512", "md5", "base64", "http/1.1", "http/2", "http2", "24/7",
-    "2fa", "oauth2", "utf-8", "x509", "x.509", "e.g", "i.e", "and/or", "n/a", "ssh2", "tls1.2", "win32",
-    "x64", "x86", "802.1x", "c2", "layer-7", "0", "1", "s3", "k8s",
+/// Phrases, and the word with which an alert would say the same.
+const OUTCOMES: [(&str, &str); 26] = [
+    ("hacked", "hack"),
+    ("compromised", "comprom"),
+    ("breached", "breach"),
+    ("was breach", "breach"),
+    ("gained access", "access"),
+    ("gain access", "access"),
+    ("got access", "access"),
+    ("managed to", "success"),
+    ("succeeded", "succe"),
+    ("successful", "succe"),
+    ("stole", "stole"),
+    ("infected", "infect"),
+    ("exfiltrated", "exfil"),
+    ("leaked", "leak"),
+    ("executed", "exec"),
+    ("broke into", "broke"),
+    ("overwhelmed", "overwhelm"),
+    ("crash", "crash"),
+    ("deleted", "delet"),
+    ("encrypted", "encrypt"),
+    ("installed", "install"),
+    ("was attacked by", "attack"),
+    ("logged in", "log"),
+    ("able to", "able"),
+    ("vulnerability", "vulnerab"),
+    ("took control", "control"),
 ];
 
-const USERS: [&str; 18] = [
+/// What a chatty model says to everybody.
+const FILLER: [&str; 14] = [
+    "important to",
+    "you should",
+    "your ",
+    "make sure",
+    "be careful",
+    "as an ai",
+    "i am",
+    "i'm",
+    "we need",
+    "we are",
+    "remember",
+    "please",
+    "this note",
+    "the following",
+];
+
+/// Terms of the field, which name nobody.
+const TERMS: [&str; 64] = [
+    "ipv4",
+    "ipv6",
+    "sha1",
+    "sha256",
+    "sha512",
+    "md5",
+    "base64",
+    "http/1.1",
+    "http/2",
+    "http2",
+    "24/7",
+    "2fa",
+    "oauth2",
+    "utf-8",
+    "x509",
+    "x.509",
+    "e.g",
+    "i.e",
+    "and/or",
+    "n/a",
+    "ssh2",
+    "tls1.2",
+    "win32",
+    "x64",
+    "x86",
+    "802.1x",
+    "c2",
+    "layer-7",
+    "0",
+    "1",
+    "s3",
+    "k8s",
+    "ssh",
+    "sshd",
+    "http",
+    "https",
+    "tcp",
+    "udp",
+    "icmp",
+    "ip",
+    "ips",
+    "dns",
+    "linux",
+    "unix",
+    "windows",
+    "sql",
+    "url",
+    "urls",
+    "api",
+    "vpn",
+    "tls",
+    "ssl",
+    "ftp",
+    "rdp",
+    "smb",
+    "ldap",
+    "php",
+    "html",
+    "json",
+    "soc",
+    "powershell",
+    "macos",
+    "mysql",
+    "i",
+];
+
+/// Words that say nothing alone.
+const EMPTY: [&str; 46] = [
+    "the", "and", "for", "from", "with", "this", "that", "these", "those", "was", "were", "has", "have",
+    "had", "are", "not", "but", "its", "his", "her", "they", "their", "there", "into", "than", "then",
+    "when", "which", "who", "what", "can", "could", "may", "might", "will", "would", "also", "been", "being",
+    "other", "all", "any", "one", "more", "most", "over",
+];
+
+/// Names that accounts have everywhere, and first names.
+const USERS: [&str; 66] = [
     "root",
     "administrator",
     "www-data",
@@ -305,6 +472,54 @@ const USERS: [&str; 18] = [
     "nagios",
     "tomcat",
     "oracle",
+    "bob",
+    "alice",
+    "john",
+    "jane",
+    "mallory",
+    "eve",
+    "carol",
+    "dave",
+    "charlie",
+    "david",
+    "michael",
+    "mike",
+    "james",
+    "robert",
+    "mary",
+    "peter",
+    "paul",
+    "anna",
+    "tom",
+    "jack",
+    "sarah",
+    "lisa",
+    "chris",
+    "steve",
+    "kevin",
+    "brian",
+    "george",
+    "daniel",
+    "maria",
+    "laura",
+    "linda",
+    "susan",
+    "karen",
+    "thomas",
+    "joe",
+    "jim",
+    "bill",
+    "sam",
+    "max",
+    "alex",
+    "adam",
+    "ben",
+    "frank",
+    "henry",
+    "jason",
+    "scott",
+    "smith",
+    "doe",
 ];
 
 const AFTER_NOUN: [&str; 92] = [
@@ -421,7 +636,11 @@ mod tests {
         Ground::new(
             &observable::extract(&alert.data.value),
             &shown,
-            &["SSH brute force T1110", "412 rows, source_ip, web.example.com 192.0.2.1"],
+            &[
+                "SSH brute force T1110",
+                "412 rows, source_ip, web.example.com 192.0.2.1",
+                "user source server password",
+            ],
             Severity::High,
             false,
         )
@@ -450,6 +669,9 @@ mod tests {
             "Write to bob@corp.example about it.",
             "User alice logged in from 10.0.0.6.",
             "The account named mallory was used.",
+            "It failed to log in as bob.",
+            "The source was used by Zelda before.",
+            "The source is a FedEx server.",
             "An attacker became root on web-1.",
             "The host db02 was reached.",
             "See the file /etc/shadow for details.",
@@ -477,6 +699,28 @@ mod tests {
             "This is a critical severity alert.",
         ] {
             assert_eq!(ground().keep(text, 400), Err("it contradicts the computed numbers"), "{text}");
+        }
+    }
+
+    #[test]
+    fn prose_claims_no_outcome_that_the_alert_does_not_show() {
+        for text in [
+            "The server was hacked by the attacker.",
+            "They managed to get into the web server.",
+            "You should be careful with passwords.",
+        ] {
+            assert!(ground().keep(text, 400).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_title_speaks_of_its_alert() {
+        assert_eq!(
+            ground().keep_title("Alert: SSH Brute Force From 10.0.0.6.", 80).as_deref(),
+            Ok("SSH Brute Force From 10.0.0.6")
+        );
+        for text in ["SSH BREAKER FINISHED", "The Ultimate Guide to Server Life"] {
+            assert!(ground().keep_title(text, 80).is_err(), "{text}");
         }
     }
 

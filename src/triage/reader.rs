@@ -62,9 +62,10 @@ impl Reader {
         let source = view.most_frequent(&template::SOURCES).map(|(_, value, _)| value);
         let user = view.most_frequent(&[Role::User]).map(|(_, value, _)| value);
         let is_dismissed = matches!(judgement, Judgement::Dismissed(_));
-        let steps = match is_dismissed {
-            true => advice::steps_when_dismissed(source),
-            false => advice::steps(advice::theme(alert), source, user),
+        let theme = advice::theme(alert);
+        let (steps, danger) = match is_dismissed {
+            true => (advice::steps_when_dismissed(source), ""),
+            false => (advice::steps(theme, source, user), advice::danger(theme)),
         };
 
         let mut words = Words::of(&template, &steps);
@@ -76,7 +77,7 @@ impl Reader {
         let mut budget = self.settings.data_tokens;
         let (shown, answer) = loop {
             let shown = view.show(budget, &|text| self.provider.count_tokens(text));
-            let prompt = prompt::prose(alert, &shown, &template, judgement, scores);
+            let prompt = prompt::prose(alert, &shown, &template, danger, judgement, scores);
             let asked = self.provider.complete(&prompt, &prompt::schema(&steps), MAX_ANSWER_TOKENS, control);
             match asked {
                 // A small context, or a language that takes many tokens: once with half the data.
@@ -92,7 +93,7 @@ impl Reader {
         };
         match answer {
             Ok(completion) => {
-                let trusted = trusted(alert, judgement, &template, &columns);
+                let trusted = trusted(alert, judgement, &template, danger, &columns);
                 let trusted: Vec<&str> = trusted.iter().map(String::as_str).collect();
                 let ground =
                     Ground::new(&observables, &shown.values, &trusted, scores.severity, is_dismissed);
@@ -155,8 +156,15 @@ impl Reader {
 }
 
 /// Texts that prove a word, beside the rows.
-fn trusted(alert: &Alert, judgement: Judgement<'_>, template: &Template, columns: &[&str]) -> Vec<String> {
-    let mut texts = vec![template.title.clone(), template.summary.clone(), template.explanation.clone()];
+fn trusted(
+    alert: &Alert,
+    judgement: Judgement<'_>,
+    template: &Template,
+    danger: &str,
+    columns: &[&str],
+) -> Vec<String> {
+    let mut texts: Vec<String> =
+        [template.title.as_str(), &template.summary, &template.explanation, danger].map(str::to_owned).into();
     for name in ["id", "name", "description", "group", "tags"] {
         match alert.rule.get(name) {
             Some(Value::String(text)) => texts.push(text.clone()),
@@ -222,7 +230,13 @@ impl Words {
             ("explanation", &mut self.explanation, &answer.explanation, EXPLANATION_CHARS),
         ];
         for (name, text, written, max_chars) in texts {
-            match ground.keep(written, max_chars) {
+            let kept = match name {
+                "title" => ground.keep_title(written, max_chars),
+                _ => ground.keep(written, max_chars),
+            };
+            match kept {
+                // The facts stay beside the model's explanation.
+                Ok(kept) if name == "explanation" => *text = format!("{kept} {text}"),
                 Ok(kept) => *text = kept,
                 Err(reason) => cost.templated.push(format!("{name}: {reason}")),
             }

@@ -235,7 +235,7 @@ mod tests {
         let template = "{{ alert.id }} {{ alert.created_at }} {{ triage }} {{ clickagentic.severity }} {{ datasource.type }} {{ time.endtime }}";
         let config = config(&[("content-type", "text/plain")], Some(template));
         let body = compose(&config, &done(), false).unwrap().body;
-        insta::assert_snapshot!(String::from_utf8(body).unwrap(), @"");
+        insta::assert_snapshot!(String::from_utf8(body).unwrap(), @r#"00112233445566778899aabbccddeeff 2026-01-01T00:05:01.25Z done High duckdb 1767225900.0"#);
         let pending = compose(&config, &Triage::Pending, false).unwrap().body;
         assert!(String::from_utf8(pending).unwrap().contains(" pending  duckdb "));
     }

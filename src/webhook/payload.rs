@@ -135,7 +135,7 @@ pub(super) mod tests {
 
     #[test]
     fn without_triage_the_body_is_clickdetects_to_the_field() {
-        insta::assert_snapshot!(Value::Object(body_with(&Triage::Skipped)), @"");
+        insta::assert_snapshot!(Value::Object(body_with(&Triage::Skipped)), @r#"{"rule":{"id":"ssh-1","name":"SSH login loop","level":75,"size":">0","active":true,"rule":"SELECT 1","author":["Jo"],"group":"ssh","tags":["attack.t1110"],"data":{},"description":"Many failures","detector":{},"path":"/rules/ssh.yml","sigma":false},"data":{"len":7,"value":[{"user":"root","ip":"203.0.113.9","n":7}],"datasource":"duckdb"},"detector":{"name":"sshd","for_time":"5m","description":"","rules":["rules/*.yml"],"webhooks":["soc"],"data":{},"tenant":"default","active":true,"datasource":{"type":"duckdb","database":":memory:"},"sigma":false,"max_detector_time":null},"time":{"startime":1767225600.0,"endtime":1767225900.0}}"#);
     }
 
     #[test]
@@ -144,7 +144,7 @@ pub(super) mod tests {
         let keys: Vec<_> = body.keys().collect();
         assert_eq!(keys, ["rule", "data", "detector", "time", "clickagentic", "triage"]);
         assert_eq!(body["triage"], "done");
-        insta::assert_snapshot!(body["clickagentic"], @"");
+        insta::assert_snapshot!(body["clickagentic"], @r#"{"title":"Login loop against root","summary":"203.0.113.9 failed 7 times as root.","severity":"High","confidence":70,"false_positive_score":5,"risk_score":80,"explanation":"Guessing.","mitigations":["Block the address","Turn off password logins"],"affected_entities":["root","203.0.113.9"],"recommended_action":"Block 203.0.113.9"}"#);
     }
 
     #[test]

@@ -176,6 +176,9 @@ impl Block {
         self.field("verdict", &scores);
         self.field("", &wide(&verdict.title));
         self.field("", &wide(&verdict.summary));
+        if let Some(note) = &verdict.note {
+            self.field("known as", &wide(note));
+        }
         if !verdict.affected_entities.is_empty() {
             let entities: Vec<_> = verdict.affected_entities.iter().map(|entity| cell(entity)).collect();
             self.field("entities", &entities.join(", "));
@@ -275,12 +278,32 @@ mod tests {
 
     #[test]
     fn a_block_says_what_fired_what_was_found_and_what_to_do() {
-        insta::assert_snapshot!(compose(Format::Text, &alert(), &done(), false), @"");
+        insta::assert_snapshot!(compose(Format::Text, &alert(), &done(), false), @r#"
+        HIGH 75  SSH login loop
+          alert     00112233445566778899aabbccddeeff
+          window    2026-01-01T00:00:00Z to 2026-01-01T00:05:00Z
+          detector  sshd (tenant default)
+          about     Many failures
+          matches   7, the first 1 shown
+             user  ip           n
+             root  203.0.113.9  7
+          verdict   High, risk 80, false positive 5, confidence 70
+                    Login loop against root
+                    203.0.113.9 failed 7 times as root.
+          entities  root, 203.0.113.9
+          do next   Block 203.0.113.9
+          steps     1. Block the address
+                    2. Turn off password logins
+        "#);
     }
 
     #[test]
     fn an_update_brings_the_verdict_alone() {
-        insta::assert_snapshot!(compose(Format::Text, &alert(), &Triage::Failed { reason: "no model".into() }, true), @"");
+        insta::assert_snapshot!(compose(Format::Text, &alert(), &Triage::Failed { reason: "no model".into() }, true), @r#"
+        HIGH 75  verdict for SSH login loop
+          alert     00112233445566778899aabbccddeeff
+          verdict   none, triage failed: no model
+        "#);
     }
 
     #[test]
@@ -308,6 +331,7 @@ mod tests {
         let Triage::Done { mut verdict } = done() else { unreachable!("`done` is done") };
         verdict.title = hostile.into();
         verdict.summary = hostile.into();
+        verdict.note = Some(hostile.into());
         verdict.recommended_action = hostile.into();
         verdict.mitigations = vec![hostile.into()];
         verdict.affected_entities = vec![hostile.into()];

@@ -149,7 +149,7 @@ mod tests {
         let source = r#"{ "rule": {{ rule }}, "n": {{ rule.level }}, "on": {{ rule.active }}, "none": {{ rule.data }} } {{ rule.name }}"#;
         let variables =
             json!({"rule": {"name": "a \"b\"", "level": 75, "active": true, "data": null, "tags": ["x"]}});
-        insta::assert_snapshot!(render(source, false, variables).unwrap(), @r#"{ "rule": {"name":"a \"b\"","level":75,"active":true,"data":null,"tags":["x"]}, "n": 75, "on": true, "none": null } a "b""#);
+        insta::assert_snapshot!(render(source, false, variables).unwrap(), @r#"{ "rule": {"name": "a \"b\"", "level": 75, "active": true, "data": null, "tags": ["x"]}, "n": 75, "on": true, "none": null } a "b""#);
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
             let body: serde_json::Value =
                 serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
             let wanted =
-                json!({"user": hostile["user"], "path": hostile["path"], "text": "rows: [{\"a\":\"\\\"\"}]"});
+                json!({"user": hostile["user"], "path": hostile["path"], "text": "rows: [{\"a\": \"\\\"\"}]"});
             assert_eq!(body, wanted, "{source}");
         }
     }

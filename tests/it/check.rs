@@ -102,7 +102,46 @@ stroe: x.db
     ]);
     let (text, code) = checked(&dir);
     assert_eq!(code, Code::Configuration);
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r#"
+    runner.yml:1:1: `datasource` and `datasources` are both here: move the one into the other
+    runner.yml:2:11: datasource.type: no datasource is called `duckdbb`; did you mean `duckdb`?
+    runner.yml:4:23: datasources.a: unknown key `databse`; did you mean `database`?
+    runner.yml:4:38: datasources.a: `s3_key` belongs to object storage, which is not built yet: remove it and read local files
+    runner.yml:5:15: datasources.b.type: the datasource `clickhouse` is not built yet; there is `duckdb`
+    runner.yml:8:14: webhooks.hook.url: this is not an address: write one that starts with `http://` or `https://`
+    runner.yml:9:9: webhooks.hook: unknown key `timout`; did you mean `timeout`?
+    runner.yml:10:18: webhooks.hook.timeout: `1h` is not between 0.1s and 10m
+    runner.yml:12:34: webhooks.hook.headers.Authorization: the environment variable `NOPE` is not set
+    runner.yml:13:28: webhooks.hook.headers.X-File: the file `no.txt` cannot be read: there is no such file
+    runner.yml:15:36: webhooks.hook.template: no filter is called `tojsn`; did you mean `tojson`?
+    runner.yml:16:33: webhooks.out.format: `xml` is not a format: write `text` or `json`
+    runner.yml:17:18: webhooks.chat.type: no webhook is called `slak`; did you mean `slack`?
+    runner.yml:18:1: `redis` is not built yet: high availability over Redis is missing, remove the section and run one instance
+    runner.yml:21:5: `triage` and `plugins.clickagentic` are the same section: keep `triage`
+    runner.yml:22:19: plugins.clickagentic.provider: the provider `openai` is not built yet; there is `local`
+    runner.yml:23:21: plugins.clickagentic.from_level: `0` is not a level from 1 to 100
+    runner.yml:24:16: plugins.clickagentic.think: thinking is not built yet: write `false`
+    runner.yml:25:23: plugins.clickagentic.memory_limit: `lots` is not a size, e.g. `512MB`, `4GiB`
+    runner.yml:26:5: plugins.other: the plugin `other` is not built yet; there is `clickagentic`
+    runner.yml:27:9: triage: `maybe` is not a boolean: write `true` or `false`
+    runner.yml:31:14: detectors.five.for: `5 minutes` is not a duration, e.g. `30s`, `5m`, `1.5h`, `7d`, `2w`, `1mo`, `1y`
+    runner.yml:33:26: detectors.five.webhooks[1]: no webhook `chatt`; did you mean `chat`?
+    runner.yml:34:17: detectors.five.active: `perhaps` is not a boolean: write `true` or `false`
+    runner.yml:35:16: detectors.five.sigma: Sigma rules are not built yet: write the query as `rule` and remove `sigma`
+    runner.yml:36:21: detectors.five.datasource: no datasource `c`; there is `a`, `b`
+    runner.yml:38:9: detectors.two: unknown key `nam`; did you mean `name`?
+    runner.yml:38:9: detectors.two: the key `name` (text) is missing
+    runner.yml:38:9: detectors.two: the key `rules` (list of paths) is missing
+    runner.yml:39:14: detectors.two.for: `0.5s` is not at least `1s`
+    runner.yml:40:19: detectors.two.max_rows: `0` is not between 1 and 1000000
+    runner.yml:41:20: detectors.two.max_bytes: `12` is not between `1KB` and `1GiB`
+    runner.yml:42:20: max_detector_time: `-3` is not a duration, e.g. `30s`, `5m`, `1.5h`, `7d`, `2w`, `1mo`, `1y`
+    runner.yml:43:1: unknown key `stroe`; did you mean `store`?
+    rules/bad.yml:3:8: level: `200` is not a level: a number from 0 to 100, or `informational`, `low`, `medium`, `high`, `critical`
+    rules/bad.yml:4:7: size: `>5` is not a size: quote an operator and a row count, e.g. size: ">5"
+    rules/bad.yml:5:17: warning: rule: nothing is called `startim` here, it will be empty; did you mean `startime`?
+    2 detectors, 1 rule, 37 problems
+    "#);
 }
 
 #[test]
@@ -112,19 +151,44 @@ fn every_problem_of_rules_is_told_and_good_rules_stay() {
         ("rules/a.yml", RULE),
         ("rules/again.yml", RULE),
         ("rules/number.yml", "id: 002\nname: N\nlevel: low\nrule: SELECT 1\n"),
-        ("rules/bad/size.yml", "id: s\nname: S\nlevel: 1\nsize: >=10 # rows\nactive: maybe\nrule: SELECT 1\n"),
+        (
+            "rules/bad/size.yml",
+            "id: s\nname: S\nlevel: 1\nsize: >=10 # rows\nactive: maybe\nrule: SELECT 1\n",
+        ),
         ("rules/bad/empty.yml", ""),
         ("rules/bad/list.yml", "- a\n"),
         ("rules/bad/missing.yml", "name:\nlevl: 5\nsize: many\n"),
         ("rules/bad/sigma.yml", "id: g\nname: G\nlevel: 1\nrule: x\nsigma: yes\ndatasource: lake\n"),
-        ("rules/bad/jinja.yml", "id: j\nname: J\nlevel: 1\nrule: |-\n  SELECT\n  {{ data.x | to_lst }}\ndescription: '{{ x'\n"),
+        (
+            "rules/bad/jinja.yml",
+            "id: j\nname: J\nlevel: 1\nrule: |-\n  SELECT\n  {{ data.x | to_lst }}\ndescription: '{{ x'\n",
+        ),
         ("rules/.hidden.yml", "no: rule"),
         ("rules/notes.txt", "no rule"),
     ]);
     fs::write(dir.path().join("rules/bad/utf8.yml"), b"id: u\nname: \xff\n").unwrap();
     let (text, code) = checked(&dir);
     assert_eq!(code, Code::Rules);
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r#"
+    rules/bad/empty.yml:1:1: the file is empty: it needs `id`, `name`, `level` and `rule`
+    rules/bad/jinja.yml:6:15: rule: no filter is called `to_lst`; did you mean `to_list`?
+    rules/bad/jinja.yml:7:18: description: not a Jinja template: unexpected end of input, expected end of variable block
+    rules/bad/list.yml:1:1: a list stands here: write a map of `key: value` lines
+    rules/bad/missing.yml:1:1: the key `id` (text) is missing
+    rules/bad/missing.yml:1:1: the key `level` (level) is missing
+    rules/bad/missing.yml:1:1: the key `rule` (text) is missing
+    rules/bad/missing.yml:1:5: name: nothing is given here: write a text
+    rules/bad/missing.yml:2:1: unknown key `levl`; did you mean `level`?
+    rules/bad/missing.yml:3:7: size: `many` is not a size: quote an operator and a row count, e.g. size: ">5"
+    rules/bad/sigma.yml:5:8: sigma: Sigma rules are not built yet: write the query as `rule` and remove `sigma`
+    rules/bad/sigma.yml:6:13: datasource: no datasource `lake`; there is `default`
+    rules/bad/size.yml:4:7: size: `>=10` is not a size: quote an operator and a row count, e.g. size: ">5"
+    rules/bad/size.yml:5:9: active: `maybe` is not a boolean: write `true` or `false`
+    rules/bad/utf8.yml:2:7: cannot be read: the byte 0xff here is not UTF-8, save the file as UTF-8
+    rules/again.yml:2:5: warning: id: `001` is also the id of `rules/a.yml`, which counts in detector `five`: this rule does not run there, give it an id of its own
+    rules/number.yml:1:5: warning: id: `002` without quotes is `2`: quote it if that is not meant, "002"
+    1 detector, 2 rules, 17 problems
+    "#);
 }
 
 #[test]
@@ -222,7 +286,10 @@ rule: |-
       HAVING cnt > {{ rule.data.threshold | default(5) }}
 "#,
         ),
-        ("rules/windows/locked.yaml", "id: w1\nname: Locked out\nlevel: Medium\nrule: SELECT 1\nactive: no\n"),
+        (
+            "rules/windows/locked.yaml",
+            "id: w1\nname: Locked out\nlevel: Medium\nrule: SELECT 1\nactive: no\n",
+        ),
         ("rules/windows/README.md", "not a rule"),
     ]);
     let (text, code) = checked(&dir);
@@ -273,11 +340,15 @@ detectors:
 
 #[test]
 fn a_rule_file_cannot_read_the_environment_or_files() {
-    let rule = "id: a\nname: A\nlevel: 1\nrule: SELECT 1\ndata: {x: {env: SOC_TOKEN}, y: {file: /etc/passwd}}\n";
+    let rule =
+        "id: a\nname: A\nlevel: 1\nrule: SELECT 1\ndata: {x: {env: SOC_TOKEN}, y: {file: /etc/passwd}}\n";
     let dir = folder(&[("runner.yml", RUNNER), ("rules/a.yml", rule)]);
     let runner = Runner::load_with(&dir.path().join("runner.yml"), &|_| None).runner.unwrap();
     let set = RuleSet::load(&runner, &runner.detectors[0], &template::environment());
-    assert_eq!(set.rules[0].data, serde_json::json!({ "x": { "env": "SOC_TOKEN" }, "y": { "file": "/etc/passwd" } }));
+    assert_eq!(
+        set.rules[0].data,
+        serde_json::json!({ "x": { "env": "SOC_TOKEN" }, "y": { "file": "/etc/passwd" } })
+    );
 }
 
 #[cfg(unix)]
@@ -287,7 +358,10 @@ fn links_that_lead_back_end_and_a_file_counts_once() {
     std::os::unix::fs::symlink("../..", dir.path().join("rules/a/up")).unwrap();
     std::os::unix::fs::symlink("nowhere", dir.path().join("rules/broken.yml")).unwrap();
     let (text, code) = checked(&dir);
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r"
+    runner.yml:9:13: warning: detectors.five.rules[0]: `rules/broken.yml` cannot be searched: there is no such file
+    1 detector, 1 rule, 1 problem
+    ");
     assert_eq!(code, Code::Findings);
 }
 
@@ -296,7 +370,8 @@ fn rules_come_in_the_order_of_patterns_then_of_names() {
     let rule = |id: &str| RULE.replace("001", id);
     let (b, a, z) = (rule("b"), rule("a"), rule("z"));
     let runner = RUNNER.replace("['rules/**/*.yml']", "['rules/z.yml', './rules/*.yml', 'rules/[ab].yml']");
-    let dir = folder(&[("runner.yml", &runner), ("rules/b.yml", &b), ("rules/a.yml", &a), ("rules/z.yml", &z)]);
+    let dir =
+        folder(&[("runner.yml", &runner), ("rules/b.yml", &b), ("rules/a.yml", &a), ("rules/z.yml", &z)]);
     let runner = Runner::load_with(&dir.path().join("runner.yml"), &|_| None).runner.unwrap();
     let set = RuleSet::load(&runner, &runner.detectors[0], &template::environment());
     let ids: Vec<_> = set.rules.iter().map(|rule| rule.id.as_str()).collect();
@@ -311,5 +386,8 @@ fn the_shipped_runner_is_good_and_triages() {
     let runner = loaded.runner.unwrap();
     assert!(runner.triage.is_some());
     assert_eq!(runner.store, Path::new("watchpost.db"));
-    assert_eq!(runner.webhooks.iter().map(|(_, webhook)| webhook.kind()).collect::<Vec<_>>(), ["stdout", "generic"]);
+    assert_eq!(
+        runner.webhooks.iter().map(|(_, webhook)| webhook.kind()).collect::<Vec<_>>(),
+        ["stdout", "generic"]
+    );
 }

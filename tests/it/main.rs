@@ -2,9 +2,12 @@
 
 mod architecture;
 mod check;
+mod cli;
 mod delivery;
+mod demo;
 mod detection;
 mod model;
+mod pipeline;
 mod receiver;
 mod soak;
 mod soc;

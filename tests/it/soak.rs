@@ -63,15 +63,16 @@ async fn no_window_and_no_alert_is_lost_however_often_the_process_is_killed() {
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
 
     let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("rules")).unwrap();
     for rule in 0..RULES {
         let text = format!("id: r{rule}\nname: Rule {rule}\nlevel: {rule}\nrule: SELECT {{{{ startime }}}} AS at\n");
-        std::fs::write(dir.path().join(format!("r{rule}.yml")), text).unwrap();
+        std::fs::write(dir.path().join(format!("rules/r{rule}.yml")), text).unwrap();
     }
     let runner = dir.path().join("runner.yml");
     let text = format!(
         "datasource: {{type: duckdb}}\n\
          webhooks:\n  hook: {{type: generic, url: 'http://{address}/', retry_max_wait: 1s}}\n\
-         detectors:\n  every:\n    name: every second\n    for: 1s\n    rules: ['r*.yml']\n    webhooks: [hook]\n"
+         detectors:\n  every:\n    name: every second\n    for: 1s\n    rules: ['rules/*.yml']\n    webhooks: [hook]\n"
     );
     std::fs::write(&runner, text).unwrap();
 

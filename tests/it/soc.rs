@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,8 +38,10 @@ pub struct Soc {
     dir: tempfile::TempDir,
     shutdown: CancellationToken,
     tasks: TaskTracker,
-    /// While a blocking task runs, tokio's paused time does not move by itself.
-    hold: std::sync::mpsc::Sender<()>,
+    /// Tasks that last until shutdown: schedules, pipeline, delivery.
+    lasting: usize,
+    /// While a blocking task runs, tokio's paused time does not move by itself. This one ends when it is dropped.
+    _hold: std::sync::mpsc::Sender<()>,
 }
 
 /// One rule file: its name and its text.
@@ -58,7 +61,8 @@ impl Soc {
         std::fs::write(dir.path().join("runner.yml"), runner).unwrap();
         let (hold, held) = std::sync::mpsc::channel::<()>();
         drop(tokio::task::spawn_blocking(move || held.recv()));
-        let soc = Self {
+        let mut soc = Self {
+            lasting: 0,
             datasource: Arc::default(),
             store: Store::open(&dir.path().join("soc.db"), Access::Service).unwrap(),
             printed: Arc::default(),
@@ -66,14 +70,14 @@ impl Soc {
             dir,
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            hold,
+            _hold: hold,
         };
         soc.run(triager);
         soc.settle().await;
         soc
     }
 
-    fn run(&self, triager: Option<(Triager, TriagePolicy)>) {
+    fn run(&mut self, triager: Option<(Triager, TriagePolicy)>) {
         let runner = load(&self.dir.path().join("runner.yml"));
         let environment = template::environment();
         let (triager, policy) = triager.map_or((None, None), |(triager, policy)| (Some(triager), Some(policy)));
@@ -103,6 +107,7 @@ impl Soc {
         });
         let delivery = Delivery::new(self.store.clone(), webhooks, http, self.clock, print);
         self.tasks.spawn(delivery.run(self.shutdown.clone()));
+        self.lasting = runner.detectors.len() + 2;
     }
 
     /// Moves the clock, second by second, and lets everything happen that is due.
@@ -114,12 +119,20 @@ impl Soc {
         self.settle().await;
     }
 
-    /// Lets what is under way come to rest. The store works in real time, on threads of its own.
+    /// Lets what is under way come to rest: every tick has ended, or hangs in a query that the test holds. The
+    /// store works in real time, on threads of its own.
     pub async fn settle(&self) {
-        for _ in 0..12 {
-            std::thread::sleep(Duration::from_millis(2));
+        let mut quiet = 0;
+        for _ in 0..5_000 {
             breathe().await;
+            std::thread::sleep(Duration::from_millis(2));
+            let is_quiet = self.tasks.len() <= self.lasting + self.datasource.hanging();
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            if quiet == 8 {
+                return;
+            }
         }
+        panic!("a tick did not end within ten seconds");
     }
 
     /// Stops everything as SIGTERM does.
@@ -159,13 +172,6 @@ impl Soc {
     }
 }
 
-impl Drop for Soc {
-    fn drop(&mut self) {
-        // Nobody may listen any more: the runtime is already going down.
-        drop(self.hold.send(()));
-    }
-}
-
 async fn breathe() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
@@ -183,6 +189,7 @@ pub struct Scripted {
     answers: Mutex<Answers>,
     asked: Mutex<Vec<(String, Window)>>,
     released: Notify,
+    hanging: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -223,6 +230,11 @@ impl Scripted {
         self.released.notify_waiters();
     }
 
+    /// How many queries hang now.
+    fn hanging(&self) -> usize {
+        self.hanging.load(Ordering::SeqCst)
+    }
+
     /// Windows that were searched with success, in order, as minutes:seconds after midnight.
     pub fn windows(&self) -> Vec<String> {
         self.asked.lock().unwrap().iter().map(|(_, window)| short(*window)).collect()
@@ -245,6 +257,22 @@ pub fn short(window: Window) -> String {
     format!("{}..{}", border(window.start), border(window.end))
 }
 
+/// Counts a query that hangs, until it goes on or is cancelled.
+struct Hangs<'a>(&'a AtomicUsize);
+
+impl<'a> Hangs<'a> {
+    fn new(hanging: &'a AtomicUsize) -> Self {
+        hanging.fetch_add(1, Ordering::SeqCst);
+        Self(hanging)
+    }
+}
+
+impl Drop for Hangs<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 #[async_trait]
 impl Datasource for Scripted {
     async fn query(&self, query: &str, window: Window, _limits: &Limits) -> Result<Rows, QueryError> {
@@ -255,6 +283,7 @@ impl Datasource for Scripted {
             if !is_stuck {
                 break;
             }
+            let _hangs = Hangs::new(&self.hanging);
             released.await;
         }
         let mut answers = self.answers.lock().unwrap();

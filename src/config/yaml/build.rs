@@ -146,13 +146,15 @@ impl<'t> Builder<'t> {
     /// Where the `|` or `>` of a block stands: the parser says where its text begins, or what follows it.
     fn header(&self, text: Position) -> Position {
         let above = self.lines.iter().enumerate().take(text.line.saturating_sub(1)).rev();
-        let found = above.filter(|(_, line)| !line.trim_start().starts_with('#')).find_map(|(index, line)| {
-            let line = line.split(" #").next().unwrap_or_default().trim_end();
-            let head = line.trim_end_matches(|sign: char| sign.is_ascii_digit() || ['+', '-'].contains(&sign));
-            let before = head.strip_suffix(['|', '>'])?;
-            let is_header = before.is_empty() || before.ends_with([' ', '\t']);
-            is_header.then(|| Position { line: index + 1, column: before.chars().count() + 1 })
-        });
+        let found =
+            above.filter(|(_, line)| !line.trim_start().starts_with('#')).find_map(|(index, line)| {
+                let line = line.split(" #").next().unwrap_or_default().trim_end();
+                let head =
+                    line.trim_end_matches(|sign: char| sign.is_ascii_digit() || ['+', '-'].contains(&sign));
+                let before = head.strip_suffix(['|', '>'])?;
+                let is_header = before.is_empty() || before.ends_with([' ', '\t']);
+                is_header.then(|| Position { line: index + 1, column: before.chars().count() + 1 })
+            });
         found.unwrap_or(text)
     }
 
@@ -163,7 +165,9 @@ impl<'t> Builder<'t> {
         tag: Option<&Tag>,
         value: OpenValue,
     ) -> Result<Option<Node>, Problem> {
-        if let Some(tag) = tag.filter(|tag| !(tag.is_yaml_core_schema() && ["map", "seq"].contains(&&*tag.suffix))) {
+        if let Some(tag) =
+            tag.filter(|tag| !(tag.is_yaml_core_schema() && ["map", "seq"].contains(&&*tag.suffix)))
+        {
             return Err(unknown_tag(tag, at));
         }
         if self.open.len() >= MAX_DEPTH {
@@ -276,9 +280,13 @@ fn styled(style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Result<Style, 
     };
     match tag {
         None => Ok(style),
-        Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" && style == Style::Plain => Ok(Style::Quoted),
+        Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" && style == Style::Plain => {
+            Ok(Style::Quoted)
+        }
         Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => Ok(style),
-        Some(tag) if tag.is_yaml_core_schema() && ["int", "float", "bool", "null"].contains(&&*tag.suffix) => {
+        Some(tag)
+            if tag.is_yaml_core_schema() && ["int", "float", "bool", "null"].contains(&&*tag.suffix) =>
+        {
             Ok(Style::Plain)
         }
         Some(tag) => Err(unknown_tag(tag, at)),
@@ -315,7 +323,10 @@ fn position(span: Span) -> Position {
 }
 
 fn too_deep(at: Position) -> Problem {
-    Problem { at, message: format!("more than {MAX_DEPTH} values stand inside each other here: flatten them") }
+    Problem {
+        at,
+        message: format!("more than {MAX_DEPTH} values stand inside each other here: flatten them"),
+    }
 }
 
 fn unknown_tag(tag: &Tag, at: Position) -> Problem {

@@ -74,7 +74,9 @@ fn sexagesimal(text: &str) -> Option<i128> {
     for (index, part) in text.split(':').enumerate() {
         let digits = if index == 0 { part.replace('_', "") } else { part.to_owned() };
         let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if !all_digits || (index > 0 && (digits.len() > 2 || digits.as_bytes()[0] > b'5' && digits.len() == 2)) {
+        if !all_digits
+            || (index > 0 && (digits.len() > 2 || digits.as_bytes()[0] > b'5' && digits.len() == 2))
+        {
             return None;
         }
         total = total.checked_mul(60)?.checked_add(digits.parse().ok()?)?;
@@ -101,13 +103,12 @@ fn float(text: &str) -> Option<f64> {
     let starts = |part: &str| part.starts_with(|first: char| first.is_ascii_digit());
     let point_first = whole.is_empty() && starts(fraction) && !text.starts_with(['-', '+']);
     let exponent_fits = exponent.is_none_or(|exponent| {
-        exponent.strip_prefix(['-', '+']).is_some_and(|number| {
-            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-        })
+        exponent
+            .strip_prefix(['-', '+'])
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
     });
     if !(digits(whole) && digits(fraction) && exponent_fits && (starts(whole) || point_first)) {
         return None;
     }
     text.replace('_', "").parse().ok()
 }
-

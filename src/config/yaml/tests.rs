@@ -16,7 +16,9 @@ fn json(text: &str) -> Option<Json> {
 
 fn problems(text: &str) -> Vec<String> {
     let problems = parse(text).1.into_iter();
-    problems.map(|problem| format!("{}:{}: {}", problem.at.line, problem.at.column, problem.message)).collect()
+    problems
+        .map(|problem| format!("{}:{}: {}", problem.at.line, problem.at.column, problem.message))
+        .collect()
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ::duckdb::{Config as Flags, Connection};
 
 use super::kept::{Kept, column_names};
-use super::{Config, Running, statement};
+use super::statement::Checks;
+use super::{Config, Running};
 use crate::datasource::{Limits, QueryError, Rows};
 
 /// Opens on demand, and again when the file was replaced.
@@ -18,6 +19,7 @@ pub(super) struct Store {
     /// `None` in memory.
     file: Option<PathBuf>,
     open: Mutex<Option<Database>>,
+    checks: Checks,
 }
 
 /// An open database and its connections that wait for a query.
@@ -35,7 +37,7 @@ type Stamp = (u64, u64, u64, i128);
 impl Store {
     pub(super) fn new(config: Config, base: &Path) -> Self {
         let file = (config.database != ":memory:").then(|| base.join(&config.database));
-        Self { config, base: base.to_owned(), file, open: Mutex::new(None) }
+        Self { config, base: base.to_owned(), file, open: Mutex::new(None), checks: Checks::default() }
     }
 
     pub(super) fn query(&self, query: &str, limits: &Limits, running: &Running) -> Result<Rows, QueryError> {
@@ -46,7 +48,8 @@ impl Store {
         if !running.begin(connection.interrupt_handle()) {
             return Err(cancelled());
         }
-        let rows = read(&connection, query, limits, running);
+        let rows =
+            self.checks.check(&connection, query).and_then(|()| read(&connection, query, limits, running));
         let is_clean = running.end();
         match &rows {
             Err(QueryError::Refused(text)) if text.contains("has been invalidated") => *self.lock() = None,
@@ -142,7 +145,6 @@ fn read(
     limits: &Limits,
     running: &Running,
 ) -> Result<Rows, QueryError> {
-    statement::check(connection, query)?;
     let mut statement = connection.prepare(query).map_err(|error| refused(&error))?;
     drop(statement.stream_arrow([]).map_err(|error| refused(&error))?);
     let mut kept = Kept::new(column_names(&statement.schema()), limits);

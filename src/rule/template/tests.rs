@@ -56,7 +56,8 @@ fn the_description_is_rendered_too() {
 
 #[test]
 fn templates_print_as_jinja2_prints_them() {
-    let recorded: Json = serde_json::from_str(include_str!("../../../tests/data/template/jinja2.json")).unwrap();
+    let recorded: Json =
+        serde_json::from_str(include_str!("../../../tests/data/template/jinja2.json")).unwrap();
     let context = value(recorded["context"].as_object().unwrap());
     let environment = environment();
     for case in recorded["cases"].as_array().unwrap() {

@@ -35,9 +35,15 @@ fn effect(text: &str, words: &[Word], found: &Found) -> Effect {
     let (quiet, rest) = QUIET.iter().fold((false, lower), |(found, rest), phrase| {
         if rest.contains(phrase) { (true, rest.replace(phrase, " ")) } else { (found, rest) }
     });
-    let negated = rest.split(' ').any(|word| NEGATIONS.contains(&word) || word.ends_with("n't"));
     let ignores = rest.split(' ').any(|word| IGNORES.contains(&word))
         || ["false positive", "false-positive", "known good"].iter().any(|phrase| rest.contains(phrase));
+    // `asks for paths that do not exist` negates what it describes, not the sentence. Where the sentence ignores
+    // something every negation counts: `ignore hosts that are not 10.0.0.5` must not dismiss 10.0.0.5.
+    let stated = match ignores || quiet {
+        true => rest.clone(),
+        false => RELATIVE.iter().fold(rest.clone(), |rest, phrase| rest.replace(phrase, " ")),
+    };
+    let negated = stated.split(' ').any(|word| NEGATIONS.contains(&word) || word.ends_with("n't"));
     if found.conditions.is_empty() {
         return match (ignores || quiet, found.unclear) {
             (true, Some(reason)) => Effect::Void(reason),
@@ -402,6 +408,11 @@ const QUIET: [&str; 10] = [
     " don't report ",
 ];
 
+/// Beginnings of clauses that describe something.
+const RELATIVE: [&str; 8] = [
+    " that do not ", " that does not ", " that don't ", " that doesn't ", " which do not ", " which does not ",
+    " which don't ", " which doesn't ",
+];
 const NEGATIONS: [&str; 28] = [
     "not",
     "never",
