@@ -61,10 +61,10 @@ pub fn schema(steps: &[String]) -> Value {
     })
 }
 
-/// Printable ASCII that begins like a sentence: no line break, escape or quotation mark to get lost in, and never more
+/// Printable ASCII that begins with a capital letter: no line break, escape or quotation mark to get lost in, and never more
 /// than a token per character.
 fn words(least: usize, most: usize) -> Value {
-    json!({ "type": "string", "pattern": format!("^[A-Z0-9][ !#-~]{{{},{}}}$", least - 1, most - 1) })
+    json!({ "type": "string", "pattern": format!("^[A-Z][ !#-~]{{{},{}}}$", least - 1, most - 1) })
 }
 
 /// The question whether such an alert is usually real, answered by the probability of a label and not by text. It
