@@ -34,10 +34,13 @@ impl Line {
     }
 }
 
+/// What is measured: its name, and how.
+type Part = (&'static str, fn() -> Result<Vec<Line>>);
+
 fn main() -> Result<()> {
     println!("{}\nload average before {}", machine(), load_average());
     let only = std::env::var("WATCHPOST_BENCH_ONLY").unwrap_or_default();
-    let parts: [(&str, fn() -> Result<Vec<Line>>); 4] =
+    let parts: [Part; 4] =
         [("start", start), ("rules", thousand_rules), ("delivery", delivery), ("triage", triage)];
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["", "measured", "target", ""]);

@@ -29,9 +29,8 @@ pub const QUERY: &[&str] = &[
 /// What a rule's description can name.
 pub const DESCRIPTION: &[&str] = &["rule", "detector", "data"];
 /// What a webhook's template can name.
-pub const MESSAGE: &[&str] = &[
-    "rule", "data", "detector", "datasource", "time", "clickagentic", "triage", "triage_error", "alert",
-];
+pub const MESSAGE: &[&str] =
+    &["rule", "data", "detector", "datasource", "time", "clickagentic", "triage", "triage_error", "alert"];
 
 /// The Jinja environment that every template of ours runs in: Python's printing and methods, the filters
 /// `to_list`, `to_list_like` and `tojson`, and a limit of fuel. Clones share what is big.

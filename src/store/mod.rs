@@ -49,7 +49,9 @@ pub struct Signals {
 pub enum StoreError {
     #[error("store `{path}`: {reason}")]
     Open { path: String, reason: String },
-    #[error("store `{path}` is in use by another watchpost ({owner}); stop it, or give this one a `store:` of its own")]
+    #[error(
+        "store `{path}` is in use by another watchpost ({owner}); stop it, or give this one a `store:` of its own"
+    )]
     InUse { path: String, owner: String },
     #[error("store: {0}")]
     Sql(#[from] rusqlite::Error),
@@ -75,7 +77,10 @@ impl Store {
         let lock = match access {
             Access::Service => Some(lock(path)?),
             Access::Command if !path.exists() => {
-                return Err(open_error(path, "no such file: has `watchpost run` been started with this runner?"));
+                return Err(open_error(
+                    path,
+                    "no such file: has `watchpost run` been started with this runner?",
+                ));
             }
             Access::Command => None,
         };
@@ -90,7 +95,14 @@ impl Store {
             .name("store".into())
             .spawn(move || write_in_groups(writer, &queue))
             .map_err(|error| open_error(path, error))?;
-        let inner = Inner { path: path.to_owned(), jobs, readers: Mutex::default(), reading: Semaphore::new(MAX_READERS), signals: Signals::default(), _lock: lock };
+        let inner = Inner {
+            path: path.to_owned(),
+            jobs,
+            readers: Mutex::default(),
+            reading: Semaphore::new(MAX_READERS),
+            signals: Signals::default(),
+            _lock: lock,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -139,7 +151,10 @@ impl Store {
     }
 
     /// [`Store::read`] on this thread, for commands.
-    pub fn read_here<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    pub fn read_here<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         let idle = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reader = match idle {
             Some(reader) => reader,
@@ -339,7 +354,8 @@ mod tests {
     fn a_file_that_is_no_database_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("test.db");
-        std::fs::write(&path, "this is a text file, long enough to be taken for a header of a database").unwrap();
+        std::fs::write(&path, "this is a text file, long enough to be taken for a header of a database")
+            .unwrap();
         let error = Store::open(&path, Access::Service).err().unwrap().to_string();
         assert!(error.contains("not a database"), "{error}");
     }

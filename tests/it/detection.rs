@@ -40,7 +40,10 @@ async fn a_failed_query_keeps_its_window() {
     assert_eq!(alerts.len(), 1);
     assert_eq!(short(alerts[0].alert.window), "00:00..05:00");
     assert_eq!(soc.standing("a").failures, 1);
-    assert_eq!(soc.standing("a").last_error.as_deref(), Some("datasource is not available: connection reset"));
+    assert_eq!(
+        soc.standing("a").last_error.as_deref(),
+        Some("datasource is not available: connection reset")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,10 +83,7 @@ async fn what_is_older_than_max_catch_up_is_a_recorded_gap() {
 async fn a_restart_goes_on_where_the_last_run_stopped() {
     let mut soc = Soc::start(RUNNER, &[RULE]).await;
     soc.restart_after(MINUTES(12)).await;
-    assert_eq!(
-        soc.datasource.windows(),
-        ["-05:00..00:00", "00:00..05:00", "05:00..10:00", "10:00..12:00"]
-    );
+    assert_eq!(soc.datasource.windows(), ["-05:00..00:00", "00:00..05:00", "05:00..10:00", "10:00..12:00"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,7 +144,10 @@ async fn max_detector_time_ends_a_tick_and_keeps_its_window() {
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_loses_neither_window_nor_alert() {
     let soc = Soc::start(RUNNER, &[RULE]).await;
-    let pages: i64 = soc.store.read_here(|connection| connection.pragma_query_value(None, "page_count", |row| row.get(0))).unwrap();
+    let pages: i64 = soc
+        .store
+        .read_here(|connection| connection.pragma_query_value(None, "page_count", |row| row.get(0)))
+        .unwrap();
     let limit = move |pages: i64| {
         move |tx: &rusqlite::Transaction<'_>| {
             tx.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
@@ -170,7 +173,10 @@ async fn a_clock_set_back_does_not_blind_a_rule() {
     let ahead = soc.standing("a").searched_to.unwrap().as_second() + 86_400;
     let now = soc.standing("a").searched_to.unwrap();
     soc.stop().await;
-    soc.store.write(move |tx| watchpost::store::rules::set_cursor(tx, "five", "a", ahead, now)).await.unwrap();
+    soc.store
+        .write(move |tx| watchpost::store::rules::set_cursor(tx, "five", "a", ahead, now))
+        .await
+        .unwrap();
     let mut soc = soc;
     soc.restart_after(MINUTES(5)).await;
     assert_eq!(soc.datasource.windows().last().unwrap(), "00:00..05:00");

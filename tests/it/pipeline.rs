@@ -60,7 +60,13 @@ impl Provider for Model {
         text.len() / 4
     }
 
-    fn complete(&mut self, prompt: &Prompt, _: &Value, _: usize, control: &Control) -> Result<Completion, ProviderError> {
+    fn complete(
+        &mut self,
+        prompt: &Prompt,
+        _: &Value,
+        _: usize,
+        control: &Control,
+    ) -> Result<Completion, ProviderError> {
         let (inside, woken) = &*self.0;
         let mut inside = inside.lock().unwrap();
         let rule = ["Rule A", "Rule B", "Rule C"].into_iter().find(|rule| prompt.user.contains(rule));
@@ -135,7 +141,14 @@ async fn the_most_urgent_alert_is_read_first() {
     // Whichever was saved first was taken at once; of those that waited, the highest level came first.
     let read = model.read();
     let waited: Vec<&String> = read[1..].iter().collect();
-    let levels: Vec<u8> = waited.iter().map(|rule| match rule.as_str() { "Rule A" => 20, "Rule B" => 90, _ => 50 }).collect();
+    let levels: Vec<u8> = waited
+        .iter()
+        .map(|rule| match rule.as_str() {
+            "Rule A" => 20,
+            "Rule B" => 90,
+            _ => 50,
+        })
+        .collect();
     assert!(levels[0] > levels[1], "{read:?}");
     soc.stop().await;
 }
@@ -182,7 +195,9 @@ async fn a_failed_triage_is_stored_and_delivered_with_its_reason() {
     until(&soc, "the alert", || soc.printed().len() == 1).await;
     assert_eq!(soc.printed()[0]["triage"], "failed");
     assert_eq!(soc.printed()[0]["triage_error"], "the weights are damaged");
-    assert!(matches!(&soc.alerts()[0].triage, Triage::Failed { reason } if reason == "the weights are damaged"));
+    assert!(
+        matches!(&soc.alerts()[0].triage, Triage::Failed { reason } if reason == "the weights are damaged")
+    );
     soc.stop().await;
 }
 

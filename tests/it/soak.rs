@@ -65,7 +65,8 @@ async fn no_window_and_no_alert_is_lost_however_often_the_process_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("rules")).unwrap();
     for rule in 0..RULES {
-        let text = format!("id: r{rule}\nname: Rule {rule}\nlevel: {rule}\nrule: SELECT {{{{ startime }}}} AS at\n");
+        let text =
+            format!("id: r{rule}\nname: Rule {rule}\nlevel: {rule}\nrule: SELECT {{{{ startime }}}} AS at\n");
         std::fs::write(dir.path().join(format!("rules/r{rule}.yml")), text).unwrap();
     }
     let runner = dir.path().join("runner.yml");
@@ -115,14 +116,16 @@ async fn drain(runner: &Path, limit: Duration) -> i64 {
     while began.elapsed() < limit {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let status: Value = serde_json::from_str(&watchpost(runner, &["status", "--json"])).unwrap();
-        let is_searched = status["rules"].as_array().unwrap().iter().all(|rule| {
-            rule["searched_to"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap() >= until
-        });
+        let is_searched =
+            status["rules"].as_array().unwrap().iter().all(|rule| {
+                rule["searched_to"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap() >= until
+            });
         if is_searched && all_found_at.is_none() {
             all_found_at = Some(jiff::Timestamp::now().as_millisecond());
         }
         let Some(at) = all_found_at else { continue };
-        let is_open = |delivery: &Value| delivery["state"] != "done" && delivery["created_at"].as_i64().unwrap() <= at;
+        let is_open =
+            |delivery: &Value| delivery["state"] != "done" && delivery["created_at"].as_i64().unwrap() <= at;
         if !rows(runner, "deliveries").iter().any(is_open) {
             assert_eq!(rows(runner, "gaps"), Vec::<Value>::new());
             return until.as_second();
@@ -137,7 +140,8 @@ fn rows(runner: &Path, verb: &str) -> Vec<Value> {
 }
 
 fn watchpost(runner: &Path, args: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_watchpost")).args(args).arg("-r").arg(runner).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_watchpost")).args(args).arg("-r").arg(runner).output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

@@ -53,7 +53,11 @@ impl Soc {
         Self::start_with(runner, files, None).await
     }
 
-    pub async fn start_with(runner: &str, files: &[File<'_>], triager: Option<(Triager, TriagePolicy)>) -> Self {
+    pub async fn start_with(
+        runner: &str,
+        files: &[File<'_>],
+        triager: Option<(Triager, TriagePolicy)>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).unwrap();
@@ -80,7 +84,8 @@ impl Soc {
     fn run(&mut self, triager: Option<(Triager, TriagePolicy)>) {
         let runner = load(&self.dir.path().join("runner.yml"));
         let environment = template::environment();
-        let (triager, policy) = triager.map_or((None, None), |(triager, policy)| (Some(triager), Some(policy)));
+        let (triager, policy) =
+            triager.map_or((None, None), |(triager, policy)| (Some(triager), Some(policy)));
         for detector in &runner.detectors {
             let set = RuleSet::load(&runner, detector, &environment);
             let watch = Watch::new(detector.clone(), runner.max_detector_time, self.datasource.settings());
@@ -92,18 +97,30 @@ impl Soc {
                 Arc::new(Search::new(watch, rule, query, source, self.store.clone(), self.clock, policy))
             });
             let (tasks, shutdown) = (self.tasks.clone(), self.shutdown.clone());
-            self.tasks.spawn(schedule::run(searches.collect(), detector.interval, self.clock, tasks, shutdown));
+            self.tasks.spawn(schedule::run(
+                searches.collect(),
+                detector.interval,
+                self.clock,
+                tasks,
+                shutdown,
+            ));
         }
         let has_model = triager.is_some();
         let triage_limit = Duration::from_secs(600);
         let pipeline = Pipeline { store: self.store.clone(), clock: self.clock, triager, triage_limit };
         self.tasks.spawn(pipeline.run(self.shutdown.clone()));
-        let webhooks: HashMap<String, Arc<dyn Webhook>> =
-            runner.webhooks.iter().map(|(name, config)| (name.clone(), watchpost::webhook::build(config, false).unwrap())).collect();
+        let webhooks: HashMap<String, Arc<dyn Webhook>> = runner
+            .webhooks
+            .iter()
+            .map(|(name, config)| (name.clone(), watchpost::webhook::build(config, false).unwrap()))
+            .collect();
         let http = Http::new(webhooks.values().filter_map(|webhook| webhook.destination())).unwrap();
         let printed = Arc::clone(&self.printed);
         let print: Print = Arc::new(move |text| {
-            printed.lock().unwrap().extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+            printed
+                .lock()
+                .unwrap()
+                .extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
             Ok(())
         });
         let delivery = Delivery::new(self.store.clone(), webhooks, http, self.clock, print);
@@ -292,7 +309,8 @@ impl Datasource for Scripted {
         }
         self.asked.lock().unwrap().push((query.to_owned(), window));
         let rows = answers.rows.pop_front().unwrap_or_else(|| answers.always.clone());
-        let rows: Vec<Map<String, Value>> = rows.into_iter().map(|row| row.as_object().unwrap().clone()).collect();
+        let rows: Vec<Map<String, Value>> =
+            rows.into_iter().map(|row| row.as_object().unwrap().clone()).collect();
         Ok(Rows { count: rows.len() as u64, rows, cut: None })
     }
 
