@@ -303,17 +303,24 @@ const MIN_LETTERS: usize = 8;
 /// Of our own prompt.
 const MARKERS: [&str; 5] = ["log data", "<data", "‹", "operator's note:", "|im_"];
 
-const HARMLESS: [&str; 22] = [
+/// Also what repeats an order from the log.
+const HARMLESS: [&str; 28] = [
+    "ignor",
+    "dismiss",
+    "suppress",
+    "disregard",
+    "the operator",
+    "system -",
+    "system:",
+    "all clear",
+    "close this",
+    "instruction",
     "false positive",
     "false-positive",
     "benign",
     "harmless",
     "not malicious",
     "no action",
-    "ignore this",
-    "ignore the alert",
-    "can be ignored",
-    "be dismissed",
     "not a threat",
     "no threat",
     "is safe",
