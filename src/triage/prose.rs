@@ -327,7 +327,9 @@ const MIN_LETTERS: usize = 8;
 const MARKERS: [&str; 5] = ["log data", "<data", "‹", "operator's note:", "|im_"];
 
 /// Also what repeats an order from the log.
-const HARMLESS: [&str; 28] = [
+const HARMLESS: [&str; 30] = [
+    "trusted",
+    "all is well",
     "ignor",
     "dismiss",
     "suppress",
