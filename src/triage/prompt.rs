@@ -38,7 +38,7 @@ pub fn prose(
         user += &format!("Operator's note: {}\n", text::as_data(&statement.text, 200));
     }
     user += &format!(
-        "Facts: {} {danger} The severity is {}.\nWrite the note from the facts.",
+        "Facts: {} {danger} The severity is {}.\nWrite the note from the facts, in words.",
         template.summary,
         scores.severity.as_str()
     );

@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used)]
 //! Whole paths, by what the user sees. One binary, a file per subject.
 
 mod architecture;
