@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used)]
 //! Whole paths, by what the user sees. One binary, a file per subject.
 
 // clippy.toml allows it in test functions; here everything is a test.
