@@ -35,7 +35,8 @@ deny:
 	@if [ -x $(deny) ]; then $(deny) --offline check bans licenses sources; fi
 
 docs:
-	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" \
+		cargo doc --workspace --no-deps --document-private-items --quiet
 
 bench: setup
 	cargo bench --bench detection --bench service

@@ -1,6 +1,6 @@
 //! The operator's `false_positive` text, read by code. A sentence such as
 //! `Ignore alerts where source_ip is 10.0.0.5.` becomes a [`Statement`] with conditions, and only clean columns of
-//! the rows (see [`field`](super::field)) can meet them. Log text that holds the same sentence has no effect: notes come from
+//! the rows (see [`super::field`]) can meet them. Log text that holds the same sentence has no effect: notes come from
 //! configuration, and free text is never compared with them.
 //!
 //! What is not understood never dismisses: a negation, an exception, a time of day, a doubt or an unknown value

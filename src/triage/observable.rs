@@ -21,7 +21,7 @@ pub struct Observable {
     pub row: usize,
     /// Dotted path of the column.
     pub field: String,
-    /// Whether an attacker can write this column (see [`field`](super::field)).
+    /// Whether an attacker can write this column (see [`super::field`]).
     pub tainted: bool,
 }
 

@@ -17,7 +17,7 @@ pub struct Template {
 }
 
 pub fn write(alert: &Alert, view: &View<'_>, judgement: Judgement<'_>, scores: Scores) -> Template {
-    let rule = text::as_data(alert.rule_name(), 60);
+    let rule = text::as_data(alert.rule_name(), 120);
     let rows = rows(alert.data.len);
     let source = view.most_frequent(&SOURCES).map(|(_, value, _)| value);
     let title = match source {
