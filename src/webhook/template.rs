@@ -163,8 +163,7 @@ mod tests {
             let body = render(source, true, hostile.clone()).unwrap();
             let body: serde_json::Value =
                 serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
-            let wanted =
-                json!({"user": hostile["user"], "path": hostile["path"], "text": "rows: [{\"a\": \"\\\"\"}]"});
+            let wanted = json!({"user": hostile["user"], "path": hostile["path"], "text": "rows: [{\"a\": \"\\\"\"}]"});
             assert_eq!(body, wanted, "{source}");
         }
     }
