@@ -38,7 +38,7 @@ docs:
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 
 bench: setup
-	cargo bench
+	cargo bench --bench detection --bench service
 
 soak: setup
 	cargo build --quiet

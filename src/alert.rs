@@ -44,7 +44,9 @@ impl Alert {
         match serde_json::from_value::<Alert>(value.clone()) {
             Ok(alert) => Ok(alert),
             Err(error) => Self::from_body(value, now).map_err(|why| {
-                format!("neither an alert of `watchpost alerts --json` ({error}) nor a webhook's body ({why})")
+                format!(
+                    "neither an alert of `watchpost alerts --json` ({error}) nor a webhook's body ({why})"
+                )
             }),
         }
     }
@@ -66,9 +68,12 @@ impl Alert {
         let Body { rule, detector, data, time } =
             serde_json::from_value(body).map_err(|error| error.to_string())?;
         let now_s = now.as_second();
-        let (start, end) = time.map_or((now_s - 1, now_s), |time| (time.startime as i64, time.endtime as i64));
+        let (start, end) =
+            time.map_or((now_s - 1, now_s), |time| (time.startime as i64, time.endtime as i64));
         let window = Window::from_seconds(start, end).ok_or("`time` is not a window")?;
-        let name = |map: &Map<String, Value>, key| map.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let name = |map: &Map<String, Value>, key| {
+            map.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
         let id = identity(&name(&detector, "name"), &name(&rule, "id"), window);
         Ok(Self { id, rule, detector, datasource: Map::new(), data, window, created_at: now })
     }

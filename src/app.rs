@@ -70,10 +70,11 @@ impl App {
             }
         };
         let policy = |rule: &crate::rule::Rule| {
-            runner.triage.as_ref().filter(|config| config.applies_to(rule)).map(|config| TriagePolicy {
-                deadline: config.deadline,
-                capacity: config.queue,
-            })
+            runner
+                .triage
+                .as_ref()
+                .filter(|config| config.applies_to(rule))
+                .map(|config| TriagePolicy { deadline: config.deadline, capacity: config.queue })
         };
         let environment = template::environment();
         let mut broken = Vec::new();
@@ -89,10 +90,11 @@ impl App {
                     None => Arc::clone(&default),
                     name => source(name.as_deref())?,
                 };
-                let query = Query::compile(&rule, &environment)
-                    .map_err(|problem| anyhow::anyhow!("{problem}"))?;
+                let query =
+                    Query::compile(&rule, &environment).map_err(|problem| anyhow::anyhow!("{problem}"))?;
                 let triage = policy(&rule);
-                let search = Search::new(Arc::clone(&watch), rule, query, source, store.clone(), clock, triage);
+                let search =
+                    Search::new(Arc::clone(&watch), rule, query, source, store.clone(), clock, triage);
                 searches.push(Arc::new(search));
             }
             if detector.active {
@@ -126,8 +128,7 @@ impl App {
         tracing::info!(version, detectors = self.detectors.len(), rules, store, "watchpost is running");
         let tasks = TaskTracker::new();
         for (interval, searches) in self.detectors {
-            let schedule =
-                schedule::run(searches, interval, self.clock, tasks.clone(), shutdown.clone());
+            let schedule = schedule::run(searches, interval, self.clock, tasks.clone(), shutdown.clone());
             tasks.spawn(schedule);
         }
         tasks.spawn(self.pipeline.run(shutdown.clone()));

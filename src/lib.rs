@@ -17,8 +17,8 @@ pub mod triage;
 pub mod webhook;
 
 pub mod http;
-pub mod text;
 pub mod telemetry;
+pub mod text;
 
 pub mod app;
 pub mod cli;

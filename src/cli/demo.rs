@@ -59,7 +59,11 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let found = runtime.block_on(async {
         let show = Progress::new();
-        let options = Options { clock: Clock::starting_at(recording.to), print: show.print(), colour: app::is_read_by_a_person() };
+        let options = Options {
+            clock: Clock::starting_at(recording.to),
+            print: show.print(),
+            colour: app::is_read_by_a_person(),
+        };
         let pairs: Vec<_> = (runner.detectors.iter().zip(&rules))
             .flat_map(|(detector, set)| set.rules.iter().map(|rule| (detector.key.clone(), rule.id.clone())))
             .collect();
@@ -89,7 +93,9 @@ fn examples(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let found = places.iter().find(|dir| dir.join("runner.yml").is_file());
     found.cloned().ok_or_else(|| {
         let looked = places.iter().map(|dir| format!("`{}`", dir.display())).collect::<Vec<_>>().join(", ");
-        Failure::cannot_run(format!("no runner.yml in {looked}: start in a clone of watchpost, or say --examples DIR"))
+        Failure::cannot_run(format!(
+            "no runner.yml in {looked}: start in a clone of watchpost, or say --examples DIR"
+        ))
     })
 }
 
@@ -115,7 +121,9 @@ fn introduce(runner: &Runner, rules: usize, recording: &Recording) -> anyhow::Re
 async fn start_at(store: &Store, pairs: Vec<(String, String)>, recording: &Recording) -> anyhow::Result<()> {
     let (from, to) = (recording.from, recording.to);
     let written = store.write(move |tx| {
-        pairs.iter().try_for_each(|(detector, rule)| rules::set_cursor(tx, detector, rule, from.as_second(), to))
+        pairs
+            .iter()
+            .try_for_each(|(detector, rule)| rules::set_cursor(tx, detector, rule, from.as_second(), to))
     });
     Ok(written.await?)
 }
@@ -126,13 +134,21 @@ async fn follow(store: &Store, rules: usize, to: Timestamp, show: &Progress) -> 
     loop {
         let (standings, mut found, (due, _)) = store
             .read(move |connection| {
-                Ok((rules::standings(connection)?, alerts::list(connection, 1_000)?, outbox::backlog(connection)?))
+                Ok((
+                    rules::standings(connection)?,
+                    alerts::list(connection, 1_000)?,
+                    outbox::backlog(connection)?,
+                ))
             })
             .await?;
         found.sort_by_key(|stored| (stored.alert.window.start, stored.alert.rule_id().to_owned()));
         let searched = standings.iter().filter(|rule| rule.searched_to.is_some_and(|at| at >= to)).count();
         if let Some(failed) = standings.iter().find(|rule| rule.last_error.is_some()) {
-            anyhow::bail!("rule `{}`: {}", failed.rule, escape(failed.last_error.as_deref().unwrap_or_default()));
+            anyhow::bail!(
+                "rule `{}`: {}",
+                failed.rule,
+                escape(failed.last_error.as_deref().unwrap_or_default())
+            );
         }
         for stored in found.iter().filter(|stored| known.insert(stored.alert.id.clone())) {
             show.fired(stored);

@@ -28,7 +28,9 @@ use crate::store::{Access, Store};
 /// Without a verb it does what `run` does.
 #[derive(Parser)]
 #[command(name = "watchpost", version, propagate_version = true, args_conflicts_with_subcommands = true)]
-#[command(after_help = "Exit codes: 0 good, 1 findings, 2 broken rules, 3 broken configuration, 4 cannot run.")]
+#[command(
+    after_help = "Exit codes: 0 good, 1 findings, 2 broken rules, 3 broken configuration, 4 cannot run."
+)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -140,7 +142,8 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let code = if error.print().is_err() || error.use_stderr() { Code::CannotRun } else { Code::Good };
+            let code =
+                if error.print().is_err() || error.use_stderr() { Code::CannotRun } else { Code::Good };
             return code.into();
         }
     };

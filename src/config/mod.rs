@@ -19,8 +19,8 @@ mod values;
 
 pub use diagnostic::{Diagnostic, Severity, suggestion};
 pub use kind::{Kind, KindTable, tagged};
-pub use read::{Environment, Field, FromYaml, Reader, Section, Unreadable, clip, list, read_text};
 pub(crate) use read::reason;
+pub use read::{Environment, Field, FromYaml, Reader, Section, Unreadable, clip, list, read_text};
 pub(crate) use runner::not_sigma;
 pub use runner::{Detector, DetectorSection, Loaded, Runner, RunnerSection};
 pub use secret::Secret;

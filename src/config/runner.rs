@@ -273,7 +273,8 @@ fn rules(root: &Node, dir: &Path, environment: Environment<'_>) -> Vec<(String, 
     detectors
         .iter()
         .map(|detector| {
-            let patterns = detector.value.get("rules").and_then(|node| Patterns::from_yaml(node, &mut reader));
+            let patterns =
+                detector.value.get("rules").and_then(|node| Patterns::from_yaml(node, &mut reader));
             (detector.key.clone(), patterns.unwrap_or_default())
         })
         .collect()

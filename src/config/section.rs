@@ -10,7 +10,8 @@ use super::{FromYaml, Reader};
 /// Panics where a field is required; used for sections that have none.
 pub fn defaults<T: FromYaml>() -> T {
     let mut reader = Reader::new("", "", Path::new(""), None);
-    T::from_yaml(&Node::default_of("{}", Position::default()), &mut reader).expect("every field has a default")
+    T::from_yaml(&Node::default_of("{}", Position::default()), &mut reader)
+        .expect("every field has a default")
 }
 
 /// Declares a configuration section.

@@ -57,7 +57,7 @@ pub fn duration_text(duration: Duration) -> String {
     }
     let seconds = duration.as_secs();
     let unit = [(604_800, "w"), (86_400, "d"), (3_600, "h"), (60, "m")];
-    match unit.into_iter().find(|(unit, _)| seconds > 0 && seconds % unit == 0) {
+    match unit.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", seconds / unit),
         None => format!("{seconds}s"),
     }

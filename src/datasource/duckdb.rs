@@ -14,8 +14,6 @@ use std::time::Duration;
 use ::duckdb::InterruptHandle;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 
 use self::store::Store;
 use super::{Datasource, Limits, QueryError, Rows};
@@ -69,10 +67,6 @@ impl Default for Config {
 pub struct DuckDb {
     store: Arc<Store>,
     settings: Map<String, Value>,
-    /// A query starts with a place of `quick`. One that takes long moves to `slow`, so that it does not stand in
-    /// the way of the quick ones.
-    quick: Semaphore,
-    slow: Semaphore,
 }
 
 impl DuckDb {
@@ -84,62 +78,27 @@ impl DuckDb {
             ("type".to_owned(), json!("duckdb")),
             ("database".to_owned(), json!(config.database)),
         ]);
-        Self {
-            store: Arc::new(Store::new(config, base)),
-            settings,
-            quick: Semaphore::new(quick_places()),
-            slow: Semaphore::new(SLOW_PLACES),
-        }
-    }
-
-    /// Waits for `query`, which has a place of `quick`; gives that place back once it has one of `slow`.
-    async fn finish<T>(
-        &self,
-        query: JoinHandle<T>,
-        quick: tokio::sync::SemaphorePermit<'_>,
-    ) -> Result<T, QueryError> {
-        let mut query = query;
-        let done = tokio::select! {
-            done = &mut query => done,
-            slow = async { tokio::time::sleep(QUICK).await; self.slow.acquire().await } => {
-                drop(quick);
-                let done = query.await;
-                drop(slow);
-                done
-            }
-        };
-        done.map_err(|error| QueryError::Refused(format!("DuckDB failed inside: {error}")))
+        Self { store: Arc::new(Store::new(config, base)), settings }
     }
 }
 
 #[async_trait]
 impl Datasource for DuckDb {
-    /// `limits.time` counts from when the query starts, not while it waits for others.
     async fn query(&self, query: &str, _window: Window, limits: &Limits) -> Result<Rows, QueryError> {
-        let place = self.quick.acquire().await.expect("nothing closes the semaphore");
         let running = Arc::new(Running::default());
         let cancel = CancelOnDrop(running.clone());
         let (store, query, limits) = (self.store.clone(), query.to_owned(), *limits);
         let thread = tokio::task::spawn_blocking(move || store.query(&query, &limits, &running));
-        let answer = tokio::time::timeout(limits.time, self.finish(thread, place)).await;
+        let answer = tokio::time::timeout(limits.time, thread).await;
         drop(cancel);
-        answer.map_err(|_| QueryError::TimedOut { limit: limits.time })??
+        let ended = answer.map_err(|_| QueryError::TimedOut { limit: limits.time })?;
+        ended.map_err(|error| QueryError::Refused(format!("DuckDB failed inside: {error}")))?
     }
 
     fn settings(&self) -> &Map<String, Value> {
         &self.settings
     }
 }
-
-/// A query that takes longer moves out of the quick ones' way.
-const QUICK: Duration = Duration::from_millis(100);
-/// Queries that run at once while they are quick: one per core. Small rules are bound by the processor, so more
-/// would cost memory and save nothing.
-fn quick_places() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
-}
-/// Queries that run at once beyond `QUICK`; when all these places are taken, slow queries keep the quick ones'.
-const SLOW_PLACES: usize = 32;
 
 /// A query on its thread, as seen by whoever may stop it.
 #[derive(Default)]

@@ -6,6 +6,6 @@
 pub mod schedule;
 mod search;
 mod slots;
-mod windows;
+pub mod windows;
 
 pub use search::{Found, Search, SearchError, Source, TriagePolicy, Watch};

@@ -118,7 +118,9 @@ struct Turn<'a>(&'a AtomicBool);
 
 impl<'a> Turn<'a> {
     fn take(is_running: &'a AtomicBool) -> Option<Self> {
-        (!is_running.swap(true, Ordering::AcqRel)).then_some(Self(is_running))
+        // Lazily: a `Turn` that is made and not taken would end the one that runs.
+        let is_free = !is_running.swap(true, Ordering::AcqRel);
+        is_free.then(|| Self(is_running))
     }
 }
 
@@ -190,7 +192,8 @@ impl Search {
         let delay_s = self.watch.detector.delay.as_secs() as i64;
         let end_s = due.as_second() - delay_s;
         let cursor_s = self.cursor(end_s).await?;
-        let plan = windows::plan(cursor_s, end_s, self.watch.detector.interval, self.watch.detector.max_catch_up);
+        let plan =
+            windows::plan(cursor_s, end_s, self.watch.detector.interval, self.watch.detector.max_catch_up);
         if let Some(gap) = plan.gap {
             self.give_up(gap).await?;
         }
@@ -329,10 +332,8 @@ impl Search {
         }
         let (detector, rule) = (detector.clone(), rule.clone());
         let now = self.clock.now();
-        let recorded = self
-            .store
-            .write(move |tx| rules::record_failure(tx, &detector, &rule, &text, now))
-            .await;
+        let recorded =
+            self.store.write(move |tx| rules::record_failure(tx, &detector, &rule, &text, now)).await;
         if let Err(error) = recorded {
             tracing::error!(%error, rule = %self.rule.id, "a failed search could not be recorded");
         }
@@ -350,11 +351,10 @@ impl Search {
     }
 
     fn rule_snapshot(&self) -> Map<String, Value> {
-        let description =
-            self.query.render_description(&self.watch.for_templates).unwrap_or_else(|error| {
-                tracing::warn!(rule = %self.rule.id, %error, "description is delivered as it is written");
-                self.rule.description.clone()
-            });
+        let description = self.query.render_description(&self.watch.for_templates).unwrap_or_else(|error| {
+            tracing::warn!(rule = %self.rule.id, %error, "description is delivered as it is written");
+            self.rule.description.clone()
+        });
         let mut snapshot = self.rule.to_map();
         snapshot.insert("description".into(), description.into());
         snapshot.insert("detector".into(), self.watch.detector.data.clone());

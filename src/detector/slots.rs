@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-/// Two bounds: few queries start at once, so that a thousand rules due together do not fight for two cores;
+/// Two bounds: few queries start at once, one for each core, so that a thousand rules due together do not fight for two cores;
 /// but a query that takes longer than [`SLOW`] gives its place back, so that slow rules never hold up quick
 /// ones, up to [`MAX_RUNNING`] in all.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ impl Default for Slots {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            starting: Arc::new(Semaphore::new(cores.max(2))),
+            starting: Arc::new(Semaphore::new(cores.clamp(2, 8))),
             running: Arc::new(Semaphore::new(MAX_RUNNING)),
         }
     }
@@ -40,8 +40,8 @@ impl Slots {
     }
 }
 
-/// A query that is still running then is slow. A window's query on an index takes milliseconds.
-const SLOW: Duration = Duration::from_secs(1);
+/// A query that is still running then is slow: a small rule over DuckDB takes half a millisecond.
+const SLOW: Duration = Duration::from_millis(100);
 /// Each costs a thread with the embedded datasource, a connection with others.
 const MAX_RUNNING: usize = 64;
 

@@ -7,13 +7,9 @@ use watchpost_engine::LoadError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// `looked` names every place, `near` is empty or a suggestion.
-    #[error(
-        "no model `{name}`{near}; looked in {}: get it with `watchpost model import FILE` or, with a network, \
-         `watchpost model pull {name}`",
-        .looked.join(", ")
-    )]
-    NotInstalled { name: String, looked: Vec<String>, near: String },
+    /// `looked` names every place, `near` is empty or a suggestion, `pull` is empty or the second way to get it.
+    #[error("no model `{name}`{near}; looked in {}: get it with `watchpost model import FILE`{pull}", .looked.join(", "))]
+    NotInstalled { name: String, looked: Vec<String>, near: String, pull: String },
     #[error("{}: {error}: give the path of a GGUF file, or a name that `watchpost model list` shows", .path.display())]
     Read { path: PathBuf, error: std::io::Error },
     /// The engine refuses the file.

@@ -56,6 +56,7 @@ pub(super) fn fetch(
         }
         return install::import(&target, None, &folder, progress);
     }
+    let is_new_folder = !folder.exists();
     let cache = folder.join(format!(".pull-{}", known.name));
     fs::create_dir_all(&cache).map_err(unwritable)?;
     let blob = match download(known, hub, &cache, options, progress) {
@@ -70,7 +71,9 @@ pub(super) fn fetch(
         Ok(blob) => install::adopt(&blob, &target, &expected, progress),
         Err(failure) => {
             // What came stays for the next pull; where nothing came, nothing stays.
-            drop(fs::remove_dir(&cache));
+            if fs::remove_dir(&cache).is_ok() && is_new_folder {
+                drop(fs::remove_dir(&folder));
+            }
             return Err(failure.of(known, options));
         }
     };

@@ -95,10 +95,18 @@ impl Registry {
         if let Some(model) = found.iter().find(is_meant) {
             return Ok(model.clone());
         }
-        let names = found.iter().map(|model| model.name.as_str());
-        let near =
-            suggestion(name_or_path, known::all().iter().map(|known| known.name.as_str()).chain(names));
-        Err(ModelError::NotInstalled { name: name_or_path.into(), looked: self.looked(&found), near })
+        let (near, pull) = match known::find(name_or_path) {
+            Some(known) if known.hub.is_some() => {
+                (String::new(), format!(" or, with a network, `watchpost model pull {}`", known.name))
+            }
+            _ => {
+                let names = known::all().iter().map(|known| known.name.as_str());
+                let names = names.chain(found.iter().map(|model| model.name.as_str()));
+                let near = suggestion(name_or_path, names);
+                (near, "; `watchpost model list` shows what is known".into())
+            }
+        };
+        Err(ModelError::NotInstalled { name: name_or_path.into(), looked: self.looked(&found), near, pull })
     }
 
     /// Every model that is there, in the order of the places; of two with one name the first counts.

@@ -65,7 +65,14 @@ pub fn insert(
         ])?;
     if inserted == 1 {
         let level = alert.level();
-        outbox::create(tx, &alert.id, level, &handling.webhooks, now.as_millisecond(), hold_until.as_millisecond())?;
+        outbox::create(
+            tx,
+            &alert.id,
+            level,
+            &handling.webhooks,
+            now.as_millisecond(),
+            hold_until.as_millisecond(),
+        )?;
     }
     Ok(inserted == 1)
 }
@@ -73,7 +80,9 @@ pub fn insert(
 /// The queue is bounded: where it is full, the least urgent of all (lowest level, then newest) goes without.
 fn make_room(tx: &Transaction<'_>, level: u8, capacity: usize, now: Timestamp) -> rusqlite::Result<Triage> {
     let full = || Triage::Failed {
-        reason: format!("{capacity} alerts of this level or higher were waiting for the model (`triage.queue`)"),
+        reason: format!(
+            "{capacity} alerts of this level or higher were waiting for the model (`triage.queue`)"
+        ),
     };
     if waiting_for_triage(tx)? < capacity {
         return Ok(Triage::Pending);

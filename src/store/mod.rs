@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 /// The database, shared by all tasks; clones are handles to the same one.
 #[derive(Clone)]
@@ -29,6 +29,7 @@ struct Inner {
     path: PathBuf,
     jobs: mpsc::SyncSender<Box<dyn Job>>,
     readers: Mutex<Vec<Connection>>,
+    reading: Semaphore,
     signals: Signals,
     /// Held while the service runs on this store; released by the system when the process ends, however.
     _lock: Option<File>,
@@ -48,7 +49,9 @@ pub struct Signals {
 pub enum StoreError {
     #[error("store `{path}`: {reason}")]
     Open { path: String, reason: String },
-    #[error("store `{path}` is in use by another watchpost ({owner}); stop it, or give this one a `store:` of its own")]
+    #[error(
+        "store `{path}` is in use by another watchpost ({owner}); stop it, or give this one a `store:` of its own"
+    )]
     InUse { path: String, owner: String },
     #[error("store: {0}")]
     Sql(#[from] rusqlite::Error),
@@ -74,7 +77,10 @@ impl Store {
         let lock = match access {
             Access::Service => Some(lock(path)?),
             Access::Command if !path.exists() => {
-                return Err(open_error(path, "no such file: has `watchpost run` been started with this runner?"));
+                return Err(open_error(
+                    path,
+                    "no such file: has `watchpost run` been started with this runner?",
+                ));
             }
             Access::Command => None,
         };
@@ -89,7 +95,14 @@ impl Store {
             .name("store".into())
             .spawn(move || write_in_groups(writer, &queue))
             .map_err(|error| open_error(path, error))?;
-        let inner = Inner { path: path.to_owned(), jobs, readers: Mutex::default(), signals: Signals::default(), _lock: lock };
+        let inner = Inner {
+            path: path.to_owned(),
+            jobs,
+            readers: Mutex::default(),
+            reading: Semaphore::new(MAX_READERS),
+            signals: Signals::default(),
+            _lock: lock,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -125,18 +138,23 @@ impl Store {
         answered.await.map_err(|_| StoreError::Closed)?.map_err(StoreError::Sql)
     }
 
-    /// Runs `work` on a reading connection, on a blocking thread.
+    /// Runs `work` on a reading connection, on a blocking thread. Few run at a time: a thousand rules that start
+    /// together would take a thread and a connection each, and their memory stays.
     pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
+        let _turn = self.inner.reading.acquire().await.map_err(|_| StoreError::Closed)?;
         let store = self.clone();
         tokio::task::spawn_blocking(move || store.read_here(work)).await.map_err(|_| StoreError::Closed)?
     }
 
     /// [`Store::read`] on this thread, for commands.
-    pub fn read_here<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    pub fn read_here<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         let idle = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reader = match idle {
             Some(reader) => reader,
@@ -144,7 +162,7 @@ impl Store {
         };
         let result = work(&reader)?;
         let mut readers = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        if readers.len() < MAX_IDLE_READERS {
+        if readers.len() < MAX_READERS {
             readers.push(reader);
         }
         Ok(result)
@@ -277,7 +295,8 @@ fn copy_of(error: &rusqlite::Error) -> rusqlite::Error {
 
 /// Jobs in one commit: bounds how long the first of them waits.
 const MAX_GROUP: usize = 512;
-const MAX_IDLE_READERS: usize = 4;
+/// Connections that read at one time, and that are kept.
+const MAX_READERS: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -335,7 +354,8 @@ mod tests {
     fn a_file_that_is_no_database_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("test.db");
-        std::fs::write(&path, "this is a text file, long enough to be taken for a header of a database").unwrap();
+        std::fs::write(&path, "this is a text file, long enough to be taken for a header of a database")
+            .unwrap();
         let error = Store::open(&path, Access::Service).err().unwrap().to_string();
         assert!(error.contains("not a database"), "{error}");
     }

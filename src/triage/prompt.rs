@@ -38,7 +38,7 @@ pub fn prose(
         user += &format!("Operator's note: {}\n", text::as_data(&statement.text, 200));
     }
     user += &format!(
-        "Facts: {} {danger} The severity is {}.\nWrite the note from the facts.",
+        "Facts: {} {danger} The severity is {}.\nWrite the note from the facts, in words.",
         template.summary,
         scores.severity.as_str()
     );
@@ -61,9 +61,10 @@ pub fn schema(steps: &[String]) -> Value {
     })
 }
 
-/// A text that begins like a sentence and has no line break, escape or quotation mark to get lost in.
+/// Printable ASCII that begins with a capital letter: no line break, escape or quotation mark to get lost in, and never more
+/// than a token per character.
 fn words(least: usize, most: usize) -> Value {
-    json!({ "type": "string", "pattern": format!("^[A-Z0-9][^\"\\x00-\\x1f]{{{},{}}}$", least - 1, most - 1) })
+    json!({ "type": "string", "pattern": format!("^[A-Z][ !#-~]{{{},{}}}$", least - 1, most - 1) })
 }
 
 /// The question whether such an alert is usually real, answered by the probability of a label and not by text. It
@@ -97,11 +98,12 @@ fn label_for(alert: &str) -> Prompt {
 pub const LABELS: [&str; 2] = ["true positive", "false positive"];
 
 pub const TITLE_CHARS: usize = 80;
-pub const SUMMARY_CHARS: usize = 200;
+pub const SUMMARY_CHARS: usize = 160;
 /// Of the model's part; code's facts follow it.
-pub const EXPLANATION_CHARS: usize = 300;
+pub const EXPLANATION_CHARS: usize = 240;
 const MITIGATIONS: usize = 2;
-/// Of the answer. Text in English takes about 200; one that takes more is given up and code writes instead.
-pub const MAX_ANSWER_TOKENS: usize = 400;
+/// Of the answer: 480 for the worst texts, 160 for keys and steps. English takes about 150; an answer that
+/// takes more is given up and code writes instead.
+pub const MAX_ANSWER_TOKENS: usize = 640;
 /// Of the fenced data, by default; with rule, note and facts the user's part stays below about 500.
 pub const DATA_TOKENS: usize = 320;

@@ -94,7 +94,7 @@ impl Ground {
         if lower.contains("severity") && !lower.contains(&self.severity.as_str().to_lowercase()) {
             return Some("it contradicts the computed numbers");
         }
-        if !content_words(sentence).any(|word| self.is_known(&word)) {
+        if !self.is_about_the_alert(sentence) {
             return Some("it says nothing of this alert");
         }
         if FILLER.iter().any(|phrase| lower.contains(phrase)) {
@@ -104,6 +104,22 @@ impl Ground {
             return Some("it repeats the prompt");
         }
         None
+    }
+
+    /// At least a quarter of its words stand in the alert.
+    fn is_about_the_alert(&self, sentence: &str) -> bool {
+        let (mut known, mut all) = (0, 0);
+        for word in content_words(sentence) {
+            all += 1;
+            known += usize::from(
+                !TERMS.contains(&word.as_str()) && self.is_known(&word) && !self.is_made_of_parts(&word),
+            );
+        }
+        known > 0 && known * 4 >= all
+    }
+
+    fn is_made_of_parts(&self, word: &str) -> bool {
+        word.contains('/') && !self.rows.contains(word) && !self.trusted.contains(word)
     }
 
     fn has_invention(&self, sentence: &str) -> bool {
@@ -121,7 +137,8 @@ impl Ground {
             return true;
         }
         // In a title every word may begin with a capital letter; in a sentence that is a name.
-        let words = || sentence.split(is_gap).map(bare).filter(|word| !word.is_empty());
+        let words =
+            || sentence.split(is_gap).flat_map(alternatives).map(bare).filter(|word| !word.is_empty());
         let starts_upper = |word: &str| word.starts_with(char::is_uppercase);
         let is_titled = words().filter(|word| starts_upper(word)).count() * 2 > words().count();
         let mut before = String::new();
@@ -172,6 +189,12 @@ impl Ground {
             named != self.severity.as_str().to_lowercase()
         })
     }
+}
+
+/// `TCP/UDP` are two words; a path or an address is one.
+fn alternatives(word: &str) -> std::str::Split<'_, &'static [char]> {
+    let one = word.starts_with('/') || word.contains(['.', '\\', '@', ':']);
+    word.split(if one { &[][..] } else { &['/'][..] })
 }
 
 /// `FedEx`: a name in the middle of a word.
@@ -303,17 +326,26 @@ const MIN_LETTERS: usize = 8;
 /// Of our own prompt.
 const MARKERS: [&str; 5] = ["log data", "<data", "‹", "operator's note:", "|im_"];
 
-const HARMLESS: [&str; 22] = [
+/// Also what repeats an order from the log.
+const HARMLESS: [&str; 30] = [
+    "trusted",
+    "all is well",
+    "ignor",
+    "dismiss",
+    "suppress",
+    "disregard",
+    "the operator",
+    "system -",
+    "system:",
+    "all clear",
+    "close this",
+    "instruction",
     "false positive",
     "false-positive",
     "benign",
     "harmless",
     "not malicious",
     "no action",
-    "ignore this",
-    "ignore the alert",
-    "can be ignored",
-    "be dismissed",
     "not a threat",
     "no threat",
     "is safe",
@@ -672,6 +704,7 @@ mod tests {
             "It failed to log in as bob.",
             "The source was used by Zelda before.",
             "The source is a FedEx server.",
+            "The source is a FedEx/Cable server.",
             "An attacker became root on web-1.",
             "The host db02 was reached.",
             "See the file /etc/shadow for details.",

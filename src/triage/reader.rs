@@ -236,7 +236,10 @@ impl Words {
             };
             match kept {
                 // The facts stay beside the model's explanation.
-                Ok(kept) if name == "explanation" => *text = format!("{kept} {text}"),
+                Ok(kept) if name == "explanation" => {
+                    let end = if kept.ends_with(['.', '!', '?', '…']) { "" } else { "." };
+                    *text = format!("{kept}{end} {text}");
+                }
                 Ok(kept) => *text = kept,
                 Err(reason) => cost.templated.push(format!("{name}: {reason}")),
             }

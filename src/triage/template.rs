@@ -26,10 +26,13 @@ pub fn write(alert: &Alert, view: &View<'_>, judgement: Judgement<'_>, scores: S
     };
     let summary = match view.most_frequent(&[SOURCES.as_slice(), &[Role::User, Role::Host]].concat()) {
         Some((column, value, _)) if column.distinct == 1 => {
-            format!("{rule} matched {rows}, all with {} {value}.", column.path)
+            format!("{rule} matched {rows}, all with {} {value}.", text::as_data(&column.path, 40))
         }
         Some((column, value, count)) => {
-            format!("{rule} matched {rows}, most often ({count}) with {} {value}.", column.path)
+            format!(
+                "{rule} matched {rows}, most often ({count}) with {} {value}.",
+                text::as_data(&column.path, 40)
+            )
         }
         None => format!("{rule} matched {rows}."),
     };

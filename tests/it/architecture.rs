@@ -16,7 +16,8 @@ fn modules_import_only_what_the_architecture_allows() {
         // Tests may know more than what they test.
         let code = text.split("#[cfg(test)]").next().unwrap();
         for used in imports(code) {
-            let allowed = table.get(&module).unwrap_or_else(|| panic!("ARCHITECTURE.md has no row for `{module}`"));
+            let allowed =
+                table.get(&module).unwrap_or_else(|| panic!("ARCHITECTURE.md has no row for `{module}`"));
             if used != module && !allowed.contains(&used) {
                 wrong.push(format!("{}: `{module}` imports `{used}`", file.display()));
             }
@@ -32,13 +33,19 @@ fn a_kind_does_not_know_another_kind() {
         for kind in &kinds {
             let mut files = Vec::new();
             sources(&root.join(family), &mut files);
-            let own = files.iter().filter(|file| file.strip_prefix(&root).unwrap().to_str().unwrap().contains(*kind));
+            let own = files
+                .iter()
+                .filter(|file| file.strip_prefix(&root).unwrap().to_str().unwrap().contains(*kind));
             for file in own {
                 let text = std::fs::read_to_string(file).unwrap();
                 let code = text.split("#[cfg(test)]").next().unwrap();
                 for other in kinds.iter().filter(|other| *other != kind) {
                     let told = [format!("super::{other}"), format!("{family}::{other}")];
-                    assert!(!told.iter().any(|path| code.contains(path)), "{} knows `{other}`", file.display());
+                    assert!(
+                        !told.iter().any(|path| code.contains(path)),
+                        "{} knows `{other}`",
+                        file.display()
+                    );
                 }
                 assert!(!code.contains("crate::store"), "{} knows the store", file.display());
             }
@@ -53,7 +60,8 @@ fn table(text: &str) -> BTreeMap<String, BTreeSet<String>> {
         .map(|line| {
             let mut cells = line.trim_matches('|').split('|').map(str::trim);
             let module = cells.next().unwrap().trim_matches('`').to_owned();
-            let allowed = cells.next().unwrap().split([',', ' ']).map(|name| name.trim_matches('`').to_owned());
+            let allowed =
+                cells.next().unwrap().split([',', ' ']).map(|name| name.trim_matches('`').to_owned());
             (module, allowed.filter(|name| !name.is_empty()).collect())
         })
         .collect()

@@ -11,11 +11,12 @@ use watchpost::rule::template;
 
 /// A folder with these files.
 fn folder(files: &[(&str, &str)]) -> TempDir {
-    let dir = TempDir::new().unwrap();
+    const WRITABLE: &str = "the temporary folder can be written";
+    let dir = TempDir::new().expect(WRITABLE);
     for (name, text) in files {
         let path = dir.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::create_dir_all(path.parent().expect("it is inside the folder")).expect(WRITABLE);
+        fs::write(path, text).expect(WRITABLE);
     }
     dir
 }

@@ -109,7 +109,8 @@ fn a_dry_run_exits_by_what_it_found() {
 
 #[test]
 fn a_broken_runner_refuses_to_start_in_the_words_of_check() {
-    let site = Site::new(&RUNNER.replace("webhooks: [terminal]", "webhooks: [terminl]"), &[("loud.yml", LOUD)]);
+    let site =
+        Site::new(&RUNNER.replace("webhooks: [terminal]", "webhooks: [terminl]"), &[("loud.yml", LOUD)]);
     let run = site.run(&["run"]);
     let check = site.run(&["check"]);
     assert_eq!((code(&run), code(&check)), (3, 3));
@@ -148,7 +149,8 @@ fn bad_sql_is_seen_and_takes_no_other_rule_down() {
 
 #[test]
 fn a_million_rows_are_counted_and_a_thousand_kept() {
-    let rule = "id: many\nname: Many\nlevel: 10\nsize: '>=1000000'\nrule: SELECT range AS n FROM range(1000000)\n";
+    let rule =
+        "id: many\nname: Many\nlevel: 10\nsize: '>=1000000'\nrule: SELECT range AS n FROM range(1000000)\n";
     let site = Site::new(RUNNER, &[("many.yml", rule)]);
     let (out, _) = site.serve(&["run"], 1);
     let alert: Value = serde_json::from_str(&out[0]).unwrap();

@@ -34,7 +34,8 @@ async fn the_rules_find_the_attacks_and_nothing_else() {
 
     let recording: Value =
         serde_json::from_str(&std::fs::read_to_string(examples().join("recording.json")).unwrap()).unwrap();
-    let second = |name: &str| recording[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second();
+    let second =
+        |name: &str| recording[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second();
     let mut found = Vec::new();
     for rule in set.rules {
         let id = rule.id.clone();
@@ -68,7 +69,8 @@ fn the_demo_triages_every_alert_and_ends_by_itself() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("9 alerts, 9 verdicts"), "{text}");
-    let summary: Vec<&str> = text.lines().skip_while(|line| !line.trim_start().starts_with("window ")).collect();
+    let summary: Vec<&str> =
+        text.lines().skip_while(|line| !line.trim_start().starts_with("window ")).collect();
     let row = |window: &str, rule: &str| {
         let found = summary.iter().find(|line| line.contains(window) && line.contains(rule));
         found.unwrap_or_else(|| panic!("{window} {rule}: {text}")).to_string()
@@ -79,7 +81,10 @@ fn the_demo_triages_every_alert_and_ends_by_itself() {
     };
     let sweep = "one address asks for many paths";
     assert!(false_positive(row("02:15", sweep)) > 80, "the site's own scanner");
-    assert!(false_positive(row("02:30", sweep)) <= 50, "the attacker who writes the same sentence into his User-Agent");
+    assert!(
+        false_positive(row("02:30", sweep)) <= 50,
+        "the attacker who writes the same sentence into his User-Agent"
+    );
     assert!(row("02:25", "Correlation").contains("Critical"));
     assert!(!text.contains('\u{1b}'), "no terminal escapes where no terminal reads");
 }

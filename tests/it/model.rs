@@ -176,5 +176,5 @@ fn pull_without_a_network_names_the_other_way() {
     assert_eq!(output.status.code(), Some(4));
     let text = stderr(&output);
     assert!(text.contains(&endpoint) && text.contains("`watchpost model import FILE`"), "{text}");
-    assert!(machine.names("models").is_empty());
+    assert!(machine.names(".").is_empty());
 }

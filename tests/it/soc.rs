@@ -38,7 +38,7 @@ pub struct Soc {
     dir: tempfile::TempDir,
     shutdown: CancellationToken,
     tasks: TaskTracker,
-    /// Tasks that last until shutdown: schedules, pipeline, delivery.
+    /// Tasks that last until shutdown: schedules, delivery, with a model the pipeline.
     lasting: usize,
     /// While a blocking task runs, tokio's paused time does not move by itself. This one ends when it is dropped.
     _hold: std::sync::mpsc::Sender<()>,
@@ -53,7 +53,11 @@ impl Soc {
         Self::start_with(runner, files, None).await
     }
 
-    pub async fn start_with(runner: &str, files: &[File<'_>], triager: Option<(Triager, TriagePolicy)>) -> Self {
+    pub async fn start_with(
+        runner: &str,
+        files: &[File<'_>],
+        triager: Option<(Triager, TriagePolicy)>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).unwrap();
@@ -80,7 +84,8 @@ impl Soc {
     fn run(&mut self, triager: Option<(Triager, TriagePolicy)>) {
         let runner = load(&self.dir.path().join("runner.yml"));
         let environment = template::environment();
-        let (triager, policy) = triager.map_or((None, None), |(triager, policy)| (Some(triager), Some(policy)));
+        let (triager, policy) =
+            triager.map_or((None, None), |(triager, policy)| (Some(triager), Some(policy)));
         for detector in &runner.detectors {
             let set = RuleSet::load(&runner, detector, &environment);
             let watch = Watch::new(detector.clone(), runner.max_detector_time, self.datasource.settings());
@@ -92,29 +97,43 @@ impl Soc {
                 Arc::new(Search::new(watch, rule, query, source, self.store.clone(), self.clock, policy))
             });
             let (tasks, shutdown) = (self.tasks.clone(), self.shutdown.clone());
-            self.tasks.spawn(schedule::run(searches.collect(), detector.interval, self.clock, tasks, shutdown));
+            self.tasks.spawn(schedule::run(
+                searches.collect(),
+                detector.interval,
+                self.clock,
+                tasks,
+                shutdown,
+            ));
         }
+        let has_model = triager.is_some();
         let triage_limit = Duration::from_secs(600);
         let pipeline = Pipeline { store: self.store.clone(), clock: self.clock, triager, triage_limit };
         self.tasks.spawn(pipeline.run(self.shutdown.clone()));
-        let webhooks: HashMap<String, Arc<dyn Webhook>> =
-            runner.webhooks.iter().map(|(name, config)| (name.clone(), watchpost::webhook::build(config, false).unwrap())).collect();
+        let webhooks: HashMap<String, Arc<dyn Webhook>> = runner
+            .webhooks
+            .iter()
+            .map(|(name, config)| (name.clone(), watchpost::webhook::build(config, false).unwrap()))
+            .collect();
         let http = Http::new(webhooks.values().filter_map(|webhook| webhook.destination())).unwrap();
         let printed = Arc::clone(&self.printed);
         let print: Print = Arc::new(move |text| {
-            printed.lock().unwrap().extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+            printed
+                .lock()
+                .unwrap()
+                .extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
             Ok(())
         });
         let delivery = Delivery::new(self.store.clone(), webhooks, http, self.clock, print);
         self.tasks.spawn(delivery.run(self.shutdown.clone()));
-        self.lasting = runner.detectors.len() + 2;
+        // Without a model the pipeline has nothing to wait for and ends.
+        self.lasting = runner.detectors.len() + 1 + usize::from(has_model);
     }
 
     /// Moves the clock, second by second, and lets everything happen that is due.
     pub async fn advance(&self, by: Duration) {
         for _ in 0..by.as_secs() {
             tokio::time::advance(Duration::from_secs(1)).await;
-            breathe().await;
+            breathe(Duration::ZERO).await;
         }
         self.settle().await;
     }
@@ -124,8 +143,7 @@ impl Soc {
     pub async fn settle(&self) {
         let mut quiet = 0;
         for _ in 0..5_000 {
-            breathe().await;
-            std::thread::sleep(Duration::from_millis(2));
+            breathe(Duration::from_millis(2)).await;
             let is_quiet = self.tasks.len() <= self.lasting + self.datasource.hanging();
             quiet = if is_quiet { quiet + 1 } else { 0 };
             if quiet == 8 {
@@ -172,10 +190,9 @@ impl Soc {
     }
 }
 
-async fn breathe() {
-    for _ in 0..20 {
-        tokio::task::yield_now().await;
-    }
+/// Lets the runtime park, which is when it looks at its timers.
+async fn breathe(pause: Duration) {
+    tokio::task::spawn_blocking(move || std::thread::sleep(pause)).await.unwrap();
 }
 
 fn load(path: &Path) -> Runner {
@@ -292,7 +309,8 @@ impl Datasource for Scripted {
         }
         self.asked.lock().unwrap().push((query.to_owned(), window));
         let rows = answers.rows.pop_front().unwrap_or_else(|| answers.always.clone());
-        let rows: Vec<Map<String, Value>> = rows.into_iter().map(|row| row.as_object().unwrap().clone()).collect();
+        let rows: Vec<Map<String, Value>> =
+            rows.into_iter().map(|row| row.as_object().unwrap().clone()).collect();
         Ok(Rows { count: rows.len() as u64, rows, cut: None })
     }
 

@@ -1,6 +1,8 @@
 //! Triage with the real test model: whatever an alert holds, its verdict is whole, bounded and names only what
 //! stands in the alert. Needs the model file: `models/` in the project, or its path in WATCHPOST_TEST_MODEL.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};

@@ -62,8 +62,9 @@ impl Room {
     }
 
     fn number(&mut self, value: impl Into<Value>) -> Value {
-        self.take(DIGITS);
-        value.into()
+        let value = value.into();
+        self.take(value.to_string().len());
+        value
     }
 
     fn text(&mut self, text: impl Into<String> + AsRef<str>) -> Value {
@@ -106,9 +107,6 @@ impl Room {
         Value::Array(list)
     }
 }
-
-/// What a number is taken for: the longest, `-1.7976931348623157e308`, has 24 bytes, most have few.
-const DIGITS: usize = 12;
 
 fn escaped_len(byte: u8) -> usize {
     match byte {
@@ -280,10 +278,7 @@ impl Special {
 
 fn float(value: f64, room: &mut Room) -> Value {
     match serde_json::Number::from_f64(value) {
-        Some(number) => {
-            room.take(number.to_string().len());
-            Value::Number(number)
-        }
+        Some(number) => room.number(number),
         None if value.is_nan() => room.text("NaN"),
         None if value > 0.0 => room.text("Infinity"),
         None => room.text("-Infinity"),

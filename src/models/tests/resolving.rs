@@ -38,15 +38,23 @@ fn the_model_inside_the_executable_comes_before_the_folders() {
 #[test]
 fn a_missing_model_says_where_was_looked_what_is_near_and_how_to_get_it() {
     let place = Place::new();
-    let error = place.registry().resolve("smollm2-135m-instrukt").unwrap_err().to_string();
-    let folder = place.models();
-    let expected = format!(
-        "no model `smollm2-135m-instrukt`; did you mean `SmolLM2-135M-Instruct`?; looked in this executable (it \
-         carries none), `{}` (not there): get it with `watchpost model import FILE` or, with a network, `watchpost \
-         model pull smollm2-135m-instrukt`",
-        folder.display()
+    let missing = |name: &str| place.registry().resolve(name).unwrap_err().to_string();
+    let looked =
+        format!("looked in this executable (it carries none), `{}` (not there)", place.models().display());
+    assert_eq!(
+        missing("smollm2-135m-instrukt"),
+        format!(
+            "no model `smollm2-135m-instrukt`; did you mean `SmolLM2-135M-Instruct`?; {looked}: get it with \
+             `watchpost model import FILE`; `watchpost model list` shows what is known"
+        )
     );
-    assert_eq!(error, expected);
+    assert_eq!(
+        missing("smollm2-135m-instruct"),
+        format!(
+            "no model `smollm2-135m-instruct`; {looked}: get it with `watchpost model import FILE` or, with a \
+             network, `watchpost model pull SmolLM2-135M-Instruct`"
+        )
+    );
 }
 
 #[test]

@@ -410,8 +410,14 @@ const QUIET: [&str; 10] = [
 
 /// Beginnings of clauses that describe something.
 const RELATIVE: [&str; 8] = [
-    " that do not ", " that does not ", " that don't ", " that doesn't ", " which do not ", " which does not ",
-    " which don't ", " which doesn't ",
+    " that do not ",
+    " that does not ",
+    " that don't ",
+    " that doesn't ",
+    " which do not ",
+    " which does not ",
+    " which don't ",
+    " which doesn't ",
 ];
 const NEGATIONS: [&str; 28] = [
     "not",

@@ -171,7 +171,8 @@ proptest::proptest! {
 
 #[test]
 fn what_a_sentence_describes_by_a_negation_does_not_keep_it_from_being_true() {
-    let note = "Scanner 10.0.0.5 asks for many paths that do not exist. Ignore alerts where source_ip is 10.0.0.5.";
+    let note =
+        "Scanner 10.0.0.5 asks for many paths that do not exist. Ignore alerts where source_ip is 10.0.0.5.";
     assert!(is_dismissed(note, json!([{ "source_ip": "10.0.0.5" }])));
     assert!(!is_dismissed(note, json!([{ "source_ip": "10.0.0.6" }])));
     let turned = "Ignore alerts from hosts that do not have address 10.0.0.5.";

