@@ -4,6 +4,7 @@ mod cells;
 mod kept;
 mod statement;
 mod store;
+mod threads;
 #[cfg(test)]
 mod tests;
 
@@ -14,10 +15,10 @@ use std::time::Duration;
 use ::duckdb::InterruptHandle;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, oneshot};
 
 use self::store::Store;
+use self::threads::Threads;
 use super::{Datasource, Limits, QueryError, Rows};
 use crate::clock::Window;
 use crate::config::yaml::Node;
@@ -68,6 +69,7 @@ impl Default for Config {
 /// A cell becomes the JSON that `cells` describes.
 pub struct DuckDb {
     store: Arc<Store>,
+    threads: Threads,
     settings: Map<String, Value>,
     /// A query starts with a place of `quick`. One that takes long moves to `slow`, so that it does not stand in
     /// the way of the quick ones.
@@ -86,6 +88,7 @@ impl DuckDb {
         ]);
         Self {
             store: Arc::new(Store::new(config, base)),
+            threads: Threads::default(),
             settings,
             quick: Semaphore::new(quick_places()),
             slow: Semaphore::new(SLOW_PLACES),
@@ -95,7 +98,7 @@ impl DuckDb {
     /// Waits for `query`, which has a place of `quick`; gives that place back once it has one of `slow`.
     async fn finish<T>(
         &self,
-        query: JoinHandle<T>,
+        query: oneshot::Receiver<T>,
         quick: tokio::sync::SemaphorePermit<'_>,
     ) -> Result<T, QueryError> {
         let mut query = query;
@@ -108,7 +111,7 @@ impl DuckDb {
                 done
             }
         };
-        done.map_err(|error| QueryError::Refused(format!("DuckDB failed inside: {error}")))
+        done.map_err(|_| QueryError::Refused("DuckDB failed inside, see standard error".into()))
     }
 }
 
@@ -120,7 +123,10 @@ impl Datasource for DuckDb {
         let running = Arc::new(Running::default());
         let cancel = CancelOnDrop(running.clone());
         let (store, query, limits) = (self.store.clone(), query.to_owned(), *limits);
-        let thread = tokio::task::spawn_blocking(move || store.query(&query, &limits, &running));
+        let thread = self
+            .threads
+            .run(move || store.query(&query, &limits, &running))
+            .map_err(|error| QueryError::Unavailable(format!("no thread for the query: {error}")))?;
         let answer = tokio::time::timeout(limits.time, self.finish(thread, place)).await;
         drop(cancel);
         answer.map_err(|_| QueryError::TimedOut { limit: limits.time })??
