@@ -57,26 +57,20 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Five starts with an empty store: until the first alert is at the receiver, and until the last rule's is.
+/// Five starts with an empty store, until the alert of one rule is at the receiver: its search was earlier, and the
+/// order in which rules are searched is not promised.
 fn start() -> Result<Vec<Line>> {
-    let (mut first, mut last) = (Vec::new(), Vec::new());
+    let mut first = Vec::new();
     for _ in 0..STARTS {
         let receiver = Receiver::start()?;
         let dir = tempfile::tempdir()?;
         scene::thousand_rules(dir.path(), &receiver.address.to_string(), scene::COUNT)?;
         let service = Service::start(dir.path())?;
         first.push(receiver.wait_for(scene::FIRST_RULE, LIMIT)? - service.started);
-        last.push(receiver.wait_for(scene::LAST_RULE, LIMIT)? - service.started);
     }
-    let (first, last) = (median(first), median(last));
-    Ok(vec![
-        line(
-            format!("start to the first alert at the receiver, 1,000 rules (median of {STARTS})"),
-            seconds(first),
-        )
-        .target("0.5 s", first < Duration::from_millis(500)),
-        line("start until all 1,000 rules have searched", seconds(last)),
-    ])
+    let first = median(first);
+    let what = format!("start to one rule's alert at the receiver, 1,000 rules (median of {STARTS})");
+    Ok(vec![line(what, seconds(first)).target("0.5 s", first < Duration::from_millis(500))])
 }
 
 /// One thousand DuckDB rules every 10 s, for three kinds of query.
@@ -87,8 +81,8 @@ fn thousand_rules() -> Result<Vec<Line>> {
     };
     let mut lines = vec![line("1,000 DuckDB rules every 10 s, CPU for a rule and tick", "")];
     for (what, query, length_s) in [
-        ("query `SELECT 1 WHERE false`: the service's own share", scene::NOTHING, length_s.min(20)),
-        ("filter of 10,000 events", scene::FILTER, length_s.min(20)),
+        ("query `SELECT 1 WHERE false`, the least a rule costs", scene::NOTHING, length_s.min(20)),
+        ("filter that DuckDB's statistics answer without a scan", scene::FILTER, length_s.min(20)),
         ("count by group over 10,000 events", scene::COUNT, length_s),
     ] {
         let load = load(query, length_s)?;

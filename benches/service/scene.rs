@@ -5,9 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-/// The first and the last of [`thousand_rules`] to be searched; they alone fire.
+/// The one of [`thousand_rules`] that fires.
 pub const FIRST_RULE: &str = "r0000";
-pub const LAST_RULE: &str = "r0999";
 
 /// Queries of [`thousand_rules`], over 10,000 events in memory; `{user}` is another account for each rule.
 pub const NOTHING: &str = "SELECT 1 AS one WHERE false";
@@ -22,7 +21,7 @@ pub fn thousand_rules(dir: &Path, receiver: &str, query: &str) -> Result<()> {
     runner(dir, receiver, "10s", EVENTS, "triage: false\n")?;
     for number in 0..1000 {
         let id = format!("r{number:04}");
-        let fires = id == FIRST_RULE || id == LAST_RULE;
+        let fires = id == FIRST_RULE;
         let query = if fires { "SELECT 'root' AS user_name, 12 AS failures" } else { query };
         rule(dir, &id, &query.replace("{user}", &format!("user{}", number % 40)))?;
     }
