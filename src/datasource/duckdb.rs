@@ -6,6 +6,7 @@ mod statement;
 mod store;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
 use self::store::Store;
+use self::threads::Threads;
 use super::{Datasource, Limits, QueryError, Rows};
 use crate::clock::Window;
 use crate::config::yaml::Node;
@@ -66,6 +68,7 @@ impl Default for Config {
 /// A cell becomes the JSON that `cells` describes.
 pub struct DuckDb {
     store: Arc<Store>,
+    threads: Threads,
     settings: Map<String, Value>,
 }
 
@@ -78,7 +81,7 @@ impl DuckDb {
             ("type".to_owned(), json!("duckdb")),
             ("database".to_owned(), json!(config.database)),
         ]);
-        Self { store: Arc::new(Store::new(config, base)), settings }
+        Self { store: Arc::new(Store::new(config, base)), threads: Threads::default(), settings }
     }
 }
 
@@ -88,11 +91,14 @@ impl Datasource for DuckDb {
         let running = Arc::new(Running::default());
         let cancel = CancelOnDrop(running.clone());
         let (store, query, limits) = (self.store.clone(), query.to_owned(), *limits);
-        let thread = tokio::task::spawn_blocking(move || store.query(&query, &limits, &running));
+        let thread = self
+            .threads
+            .run(move || store.query(&query, &limits, &running))
+            .map_err(|error| QueryError::Unavailable(format!("no thread for the query: {error}")))?;
         let answer = tokio::time::timeout(limits.time, thread).await;
         drop(cancel);
         let ended = answer.map_err(|_| QueryError::TimedOut { limit: limits.time })?;
-        ended.map_err(|error| QueryError::Refused(format!("DuckDB failed inside: {error}")))?
+        ended.map_err(|_| QueryError::Refused("DuckDB failed inside, see standard error".into()))?
     }
 
     fn settings(&self) -> &Map<String, Value> {
