@@ -6,7 +6,8 @@ fn main() {
     if std::env::var_os("CARGO_FEATURE_BUNDLED_DUCKDB").is_some() {
         return;
     }
-    if let Ok(dir) = std::env::var("DUCKDB_LIB_DIR") {
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{dir}");
-    }
+    let Some(dir) = std::env::var_os("DUCKDB_LIB_DIR") else { return };
+    // `.deps/duckdb` is a link out of the clone: the binary works on when the clone is gone.
+    let dir = std::fs::canonicalize(&dir).unwrap_or_else(|_| dir.into());
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", dir.display());
 }
