@@ -43,20 +43,8 @@ pub struct Watch {
 impl Watch {
     /// `datasource` is the default one's settings, which clickdetect shows inside the detector.
     pub fn new(detector: config::Detector, limit: Option<Duration>, datasource: &Map<String, Value>) -> Self {
-        let fields = [
-            ("name", detector.name.as_str().into()),
-            ("for_time", detector.for_text.as_str().into()),
-            ("description", detector.description.as_str().into()),
-            ("rules", detector.rules.texts().collect::<Vec<_>>().into()),
-            ("webhooks", detector.webhooks.as_slice().into()),
-            ("data", detector.data.clone()),
-            ("tenant", detector.tenant.as_str().into()),
-            ("active", detector.active.into()),
-            ("datasource", datasource.clone().into()),
-            ("sigma", false.into()),
-            ("max_detector_time", limit.map(|limit| limit.as_secs_f64()).into()),
-        ];
-        let snapshot: Map<_, _> = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let mut snapshot = detector.to_map(limit);
+        snapshot.insert("datasource".into(), datasource.clone().into());
         Self { detector, limit, for_templates: template::value(&snapshot), snapshot }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Message;
 use crate::clock::Timestamp;
-use crate::triage::{Triage, Verdict};
+use crate::triage::{Triage, clickagentic};
 
 /// The default body: field for field what clickdetect 1.18.4 sends, with `clickagentic` once there is a verdict,
 /// and, where triage is on for the alert, `triage` (`pending`, `done`, `failed`) and `triage_error`.
@@ -53,22 +53,6 @@ pub(super) fn variables(message: &Message<'_>) -> Map<String, Value> {
     variables
 }
 
-/// clickagentic's fields, in its order; what the verdict cost stays here.
-fn clickagentic(verdict: &Verdict) -> Value {
-    json!({
-        "title": verdict.title,
-        "summary": verdict.summary,
-        "severity": verdict.severity,
-        "confidence": verdict.confidence,
-        "false_positive_score": verdict.false_positive_score,
-        "risk_score": verdict.risk_score,
-        "explanation": verdict.explanation,
-        "mitigations": verdict.mitigations,
-        "affected_entities": verdict.affected_entities,
-        "recommended_action": verdict.recommended_action,
-    })
-}
-
 /// clickdetect's times are floats, also where they are whole.
 fn seconds(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
@@ -79,7 +63,7 @@ pub(super) mod tests {
     use super::*;
     use crate::alert::{Alert, Data};
     use crate::clock::Window;
-    use crate::triage::verdict::{Cost, Severity};
+    use crate::triage::verdict::{Cost, Severity, Verdict};
 
     fn map(value: Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
