@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::memory;
 use crate::model::Model;
-use crate::network::CHUNK;
+use crate::network::ROWS;
 
 /// What [`Model::bench`] measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,13 +26,13 @@ impl Model {
     pub fn bench(&mut self) -> Bench {
         let prompt = arbitrary_tokens(512.min(self.context()), self.info().vocab);
         let answer = arbitrary_tokens(128.min(self.context()), self.info().vocab);
-        let rate = |tokens: &[u32], chunk: usize| {
+        let rate = |tokens: &[u32], rows: usize| {
             let mut best = 0f64;
             for _ in 0..2 {
-                let mut sequence = self.network.sequence(tokens.len());
+                let mut sequence = self.network().sequence(tokens.len());
                 let started = Instant::now();
-                for chunk in tokens.chunks(chunk) {
-                    self.network.forward(&mut sequence, chunk);
+                for chunk in tokens.chunks(rows) {
+                    self.network().next(&mut sequence, chunk);
                 }
                 best = best.max(tokens.len() as f64 / started.elapsed().as_secs_f64());
             }
@@ -40,10 +40,10 @@ impl Model {
         };
         Bench {
             load: self.load,
-            prompt_tokens_per_second: rate(&prompt, CHUNK),
+            prompt_tokens_per_second: rate(&prompt, ROWS),
             decode_tokens_per_second: rate(&answer, 1),
             peak_rss_bytes: memory::peak_rss(),
-            kernels: self.network.kernels(),
+            kernels: self.network().kernels(),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! are encoded with control tokens, and a prompt's texts are put in later, as data. So nothing in a log can close
 //! its message and speak for the system, whatever the template does with it.
 
+use std::ops::Range;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind, State, context};
@@ -28,8 +30,19 @@ enum Piece {
 /// A prompt in tokens.
 pub(crate) struct Encoded {
     pub(crate) tokens: Vec<u32>,
-    /// How many of them depend on the system text alone.
-    pub(crate) shared: usize,
+    /// Where its parts end that other prompts may begin with too: those that depend on the system text alone, those that
+    /// depend on the guidance too, and all but the last token before the answer. Rising, each below the number of tokens:
+    /// the last token is always computed, since it gives the answer's first.
+    pub(crate) ends: Vec<usize>,
+    /// Tokens of the user text.
+    pub(crate) user: Range<usize>,
+}
+
+impl Encoded {
+    /// Tokens after those that other prompts may share.
+    pub(crate) fn own_tokens(&self) -> usize {
+        self.tokens.len() - self.ends.last().copied().unwrap_or(0)
+    }
 }
 
 impl Chat {
@@ -47,22 +60,28 @@ impl Chat {
     }
 
     pub(crate) fn encode(&self, prompt: &Prompt, tokenizer: &Tokenizer) -> Encoded {
-        let mut tokens = Vec::new();
-        let mut shared = None;
+        let (mut tokens, mut ends, mut user) = (Vec::new(), Vec::new(), 0..0);
         for piece in &self.pieces {
             match piece {
                 Piece::Tokens(ids) => tokens.extend(ids),
                 Piece::System => tokens.extend(tokenizer.encode_data(&prompt.system)),
                 Piece::User => {
-                    shared.get_or_insert(tokens.len());
+                    ends.push(tokens.len());
+                    tokens.extend(tokenizer.encode_data(&prompt.guidance));
+                    ends.push(tokens.len());
+                    let start = tokens.len();
                     tokens.extend(tokenizer.encode_data(&prompt.user));
+                    user = start..tokens.len();
                 }
             }
         }
+        ends.push(tokens.len().saturating_sub(1));
         tokens.extend(tokenizer.encode_data(&prompt.answer));
-        // The last token is always computed: it gives the answer's first.
-        let shared = shared.unwrap_or(0).min(tokens.len().saturating_sub(1));
-        Encoded { tokens, shared }
+        // A template may show a text twice, or nothing between two of them.
+        ends.sort_unstable();
+        ends.dedup();
+        ends.retain(|end| (1..tokens.len()).contains(end));
+        Encoded { tokens, ends, user }
     }
 }
 

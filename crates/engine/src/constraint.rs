@@ -1,6 +1,6 @@
 //! What an answer may contain, token by token, so that it fits its JSON schema by construction.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, ParserFactory};
@@ -9,6 +9,49 @@ use toktrie::{InferenceCapabilities, SimpleVob};
 
 use crate::error::GenerateError;
 use crate::tokenizer::{Environment, Tokenizer};
+
+/// A constraint with the tokens that it allows next.
+pub(crate) struct Masked {
+    pub(crate) constraint: Constraint,
+    pub(crate) allowed: Result<SimpleVob, GenerateError>,
+}
+
+/// Computes masks beside the forward pass, on a thread of its own.
+pub(crate) struct Masks {
+    constraints: mpsc::Sender<Vec<(usize, Constraint)>>,
+    masks: mpsc::Receiver<Vec<(usize, Masked)>>,
+}
+
+impl Masks {
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let (constraints, work) = mpsc::channel::<Vec<(usize, Constraint)>>();
+        let (done, masks) = mpsc::channel();
+        // It ends when `constraints` is dropped.
+        std::thread::Builder::new().name("model-masks".into()).spawn(move || {
+            for batch in work {
+                let mask = |(number, mut constraint): (usize, Constraint)| {
+                    let allowed = constraint.allowed();
+                    (number, Masked { constraint, allowed })
+                };
+                if done.send(batch.into_iter().map(mask).collect()).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { constraints, masks })
+    }
+
+    /// Starts on the constraints of one pass, each with a number by which it comes back.
+    pub(crate) fn begin(&self, constraints: Vec<(usize, Constraint)>) {
+        // A thread that has died is noticed in `end`.
+        self.constraints.send(constraints).ok();
+    }
+
+    /// What [`Masks::begin`] was given, with masks; nothing if the thread has died.
+    pub(crate) fn end(&self) -> Vec<(usize, Masked)> {
+        self.masks.recv().unwrap_or_default()
+    }
+}
 
 /// Makes a [`Constraint`] for each request; what depends on the vocabulary is computed once.
 pub(crate) struct Grammars {

@@ -1,7 +1,7 @@
 //! Local inference: a GGUF model, in this process, on this CPU, with answers that always fit their JSON schema.
 //!
-//! Everything is synchronous and `Send`; a [`Model`] works on one request at a time. The crate knows nothing of
-//! alerts. In reading order:
+//! A [`Model`] is synchronous and computes all of its tasks together, a pass at a time; a [`Service`] puts it on a thread of
+//! its own. The crate knows nothing of alerts. In reading order:
 
 mod bench;
 mod chat;
@@ -14,6 +14,8 @@ mod network;
 mod prefix;
 mod request;
 mod sample;
+mod schedule;
+mod service;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,8 @@ mod tokenizer;
 pub use bench::Bench;
 pub use error::{GenerateError, LoadError};
 pub use gguf::Info;
-pub use model::{Model, Options};
-pub use request::{Completion, Control, Prompt, Request, Sampling};
+pub use model::{Model, Options, Tokens};
+pub use request::{Answer, Completion, Control, Prompt, Question, Request, Sampling, Scores, Scoring, Task};
+pub use schedule::{Finished, Ticket};
+pub use service::Service;
 pub use source::Source;

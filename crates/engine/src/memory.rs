@@ -3,7 +3,7 @@
 
 use crate::error::LoadError;
 use crate::gguf::{Header, Shape};
-use crate::network::{CHUNK, packed_bytes};
+use crate::network::{ROWS, packed_bytes, part_bytes};
 
 /// The context of a model whose options name none.
 pub(crate) fn default_context(shape: &Shape) -> usize {
@@ -13,16 +13,14 @@ pub(crate) fn default_context(shape: &Shape) -> usize {
 /// Bytes of an open model with one sequence of `context` tokens.
 pub(crate) fn needed(header: &Header<'_>, shape: &Shape, context: usize) -> u64 {
     let weights: u64 = header.tensors.values().map(packed_bytes).fold(0, u64::saturating_add);
-    let rows = CHUNK.min(context) as u64;
+    let rows = ROWS.min(context) as u64;
     let row = 4 * (6 * shape.hidden + 4 * shape.feed_forward + 4 * shape.heads * shape.head_dim) as u64;
-    let rope = (context * shape.rope_dim * 4) as u64;
-    weights + sequence(shape, context) + rows * row + rope + TOKENIZER_BYTES_PER_TOKEN * shape.vocab as u64
+    weights + sequence(shape, context) + rows * row + TOKENIZER_BYTES_PER_TOKEN * shape.vocab as u64
 }
 
-/// Bytes of the keys and values of `tokens` tokens.
-pub(crate) fn sequence(shape: &Shape, tokens: usize) -> u64 {
-    let per_token = 2 * 2 * (shape.layers * shape.kv_heads * shape.head_dim) as u64;
-    per_token.saturating_mul(tokens.next_multiple_of(16) as u64)
+/// Bytes of the keys and values of one sequence of `context` tokens, each of whose parts is rounded up.
+pub(crate) fn sequence(shape: &Shape, context: usize) -> u64 {
+    part_bytes(shape, context + PARTS * 16)
 }
 
 /// Fails when `needed` bytes pass `allowed` or what the machine has to give.
@@ -57,6 +55,8 @@ fn line_kib(text: &str, key: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+/// Parts of a sequence: system text, guidance, question, answer.
+const PARTS: usize = 4;
 pub(crate) const MIB: u64 = 1 << 20;
 /// Vocabulary, merges and the trie of constrained decoding: measured with 49,152 tokens, rounded up.
 const TOKENIZER_BYTES_PER_TOKEN: u64 = 1024;

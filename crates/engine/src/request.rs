@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A conversation of one question. All three texts are data: a `<|im_end|>` in them is encoded as the ten
+/// A conversation of one question. All its texts are data: a `<|im_end|>` in them is encoded as the ten
 /// characters it consists of, never as the control token.
-#[derive(Clone, Debug, Default)]
+///
+/// Keys and values of a beginning that prompts share are computed once: up to the end of `system`, up to the end of
+/// `guidance`, and of a whole question that is asked again. Put first what changes least.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Prompt {
-    /// The instructions. Keys and values up to its end are computed once and reused by every prompt with the
-    /// same `system`, so keep what changes out of it.
+    /// The instructions, the same for all.
     pub system: String,
+    /// How the question begins, e.g. what is known of the rule that raised an alert; may be empty. Ends with a line break,
+    /// since `user` follows it.
+    pub guidance: String,
     /// The question with its material.
     pub user: String,
     /// How the model's answer begins, e.g. `The verdict is `; empty for most uses. [`crate::Model::generate`]
@@ -20,8 +25,56 @@ pub struct Prompt {
 
 impl Prompt {
     pub fn new(system: impl Into<String>, user: impl Into<String>) -> Self {
-        Self { system: system.into(), user: user.into(), answer: String::new() }
+        Self { system: system.into(), user: user.into(), ..Self::default() }
     }
+}
+
+/// What a model is asked to do.
+#[derive(Clone, Debug)]
+pub enum Task {
+    Generate(Request),
+    Score(Scoring),
+}
+
+/// What came of a [`Task`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Completion(Completion),
+    Scores(Scores),
+}
+
+/// Several closed questions about one prompt, answered by probabilities and not by text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scoring {
+    pub prompt: Prompt,
+    pub questions: Vec<Question>,
+    /// Whether the hidden states are wanted: the user text is then computed even where its keys and values are known.
+    pub hidden: bool,
+}
+
+/// A closed question.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Question {
+    /// How the answer begins, after the prompt's own `answer`, e.g. `Severity: `; may be empty.
+    pub answer: String,
+    /// How it may go on. Their log-probabilities are sums over their tokens, so they should be of about the same length.
+    pub candidates: Vec<String>,
+}
+
+/// The answers to [`Scoring`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// `[question][candidate]`: natural logarithms.
+    pub log_probabilities: Vec<Vec<f64>>,
+    /// The state after the prompt, of as many numbers as the model is wide; empty unless wanted.
+    pub last_hidden: Vec<f32>,
+    /// The mean of the states over the tokens of `user`; empty unless wanted, and for an empty text.
+    pub mean_hidden: Vec<f32>,
+    pub prompt_tokens: usize,
+    /// How many of `prompt_tokens` were taken from the prefix cache.
+    pub cached_tokens: usize,
+    /// From the call on, waiting included.
+    pub seconds: f64,
 }
 
 /// One generation.

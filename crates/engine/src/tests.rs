@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::{Control, GenerateError, LoadError, Model, Options, Prompt, Request, Sampling, Source};
+use crate::{
+    Answer, Control, GenerateError, LoadError, Model, Options, Prompt, Question, Request, Sampling, Scoring,
+    Service, Source, Task, Ticket,
+};
 
 /// The model that `make setup` puts into `models/`.
 pub(crate) fn model_path() -> PathBuf {
@@ -65,7 +68,7 @@ fn an_answer_fits_its_schema_and_counts_its_tokens() {
         let keys: Vec<_> = answer.as_object().unwrap().keys().cloned().collect();
         assert_eq!(keys, ["title", "mitigations", "noise"], "keys come in the schema's order");
         assert!(!completion.text.contains(": "), "compact: {}", completion.text);
-        assert_eq!(completion.prompt_tokens, model.count_prompt_tokens(&alert(text)));
+        assert_eq!(completion.prompt_tokens, model.tokens().count_prompt(&alert(text)));
         assert!((1..=120).contains(&completion.completion_tokens));
         assert!(completion.time_to_first_token > Duration::ZERO);
     }
@@ -191,25 +194,240 @@ fn a_model_that_does_not_fit_memory_is_refused_before_it_is_read() {
     assert!(started.elapsed() < Duration::from_millis(500));
 }
 
+/// A model that may keep `contexts` times the keys and values of its context of 256 tokens.
+fn tight(contexts: f64) -> Model {
+    let context = |model: &Model, tokens| crate::memory::sequence(model.network().shape(), tokens);
+    let model = model();
+    let needed = model.info().memory_bytes_needed;
+    let weights = needed - context(&model, crate::memory::default_context(model.network().shape()));
+    let limit = weights + (contexts * context(&model, 256) as f64) as u64;
+    open(&Options { context: Some(256), memory_limit_bytes: Some(limit), ..Options::default() })
+}
+
 #[test]
-fn a_prefix_that_would_pass_the_memory_limit_is_not_kept() {
-    let needed = model().info().memory_bytes_needed;
-    let options = Options { context: Some(256), memory_limit_bytes: Some(needed), ..Options::default() };
-    let mut roomy = open(&options);
-    let floor =
-        needed - crate::memory::sequence(roomy.shape(), crate::memory::default_context(roomy.shape()) - 256);
-    let mut tight = open(&Options { memory_limit_bytes: Some(floor), ..options });
-    let request = Request { max_tokens: 100, ..request("scan") };
-    let cached = |model: &mut Model| {
-        model.generate(&request, &Control::unlimited()).unwrap();
-        model.generate(&request, &Control::unlimited()).unwrap().cached_tokens
+fn prefixes_give_way_to_a_request_that_needs_their_memory() {
+    let long = |text: &str| Request {
+        max_tokens: 100,
+        ..Request::new(Prompt::new(text.repeat(24), "scan"), schema(), 100)
     };
-    assert!(cached(&mut roomy) > 0);
-    let long = Request { prompt: Prompt::new("Answer in JSON.".repeat(24), "scan"), ..request.clone() };
-    assert!(tight.count_prompt_tokens(&long.prompt) > 110);
-    for _ in 0..2 {
-        assert_eq!(tight.generate(&long, &Control::unlimited()).unwrap().cached_tokens, 0);
+    let (one, other) = (long("Answer in JSON."), long("Reply in JSON."));
+    let cached =
+        |model: &mut Model, request| model.generate(request, &Control::unlimited()).unwrap().cached_tokens;
+    for (contexts, is_kept) in [(3.0, true), (1.0, false)] {
+        let mut model = tight(contexts);
+        assert!(model.tokens().count_prompt(&one.prompt) > 100);
+        assert_eq!(cached(&mut model, &one), 0);
+        assert!(cached(&mut model, &one) > 90);
+        assert_eq!(cached(&mut model, &other), 0);
+        assert_eq!(cached(&mut model, &one) > 90, is_kept);
     }
+}
+
+/// Steps until all tasks are done; in the order in which they were.
+fn finish(model: &mut Model) -> Vec<(Ticket, Result<Answer, GenerateError>)> {
+    let mut finished = Vec::new();
+    while !model.is_idle() {
+        finished.extend(model.step());
+    }
+    finished
+}
+
+fn text(answer: &Result<Answer, GenerateError>) -> &str {
+    match answer {
+        Ok(Answer::Completion(completion)) => &completion.text,
+        other => panic!("{other:?}"),
+    }
+}
+
+const ALERTS: [&str; 5] = [
+    "200 failed ssh logins for root from 203.0.113.45",
+    "sudo: bob : user NOT in sudoers ; COMMAND=/bin/cat /etc/shadow",
+    "GET /wp-login.php 404, 300 times in a minute, from 198.51.100.7",
+    "new local administrator `svc_backup` on DC01",
+    "certificate of mail.example.com expires in 3 days",
+];
+
+#[test]
+fn answers_written_together_are_those_written_alone() {
+    let mut model = model();
+    let alone: Vec<String> = ALERTS
+        .iter()
+        .map(|alert| model.generate(&request(alert), &Control::unlimited()).unwrap().text)
+        .collect();
+    let mut tickets = Vec::new();
+    let mut finished = Vec::new();
+    for alert in ALERTS {
+        tickets.push(model.submit(Task::Generate(request(alert)), 0, Control::unlimited()));
+        // The others have begun when the next one joins.
+        (0..7).for_each(|_| finished.extend(model.step()));
+    }
+    finished.extend(finish(&mut model));
+    for (ticket, alone) in tickets.iter().zip(&alone) {
+        let (_, answer) = finished.iter().find(|(done, _)| done == ticket).unwrap();
+        assert_eq!(text(answer), alone);
+    }
+}
+
+#[test]
+fn what_does_not_fit_beside_the_others_waits_and_is_done() {
+    let mut model = tight(2.0);
+    let alone = model.generate(&request(ALERTS[0]), &Control::unlimited()).unwrap().text;
+    let tickets: Vec<Ticket> =
+        (0..8).map(|_| model.submit(Task::Generate(request(ALERTS[0])), 0, Control::unlimited())).collect();
+    let most = 2 * crate::memory::sequence(model.network().shape(), 256);
+    let mut finished = Vec::new();
+    while !model.is_idle() {
+        finished.extend(model.step());
+        assert!(model.network().sequence_bytes() <= most);
+    }
+    let order: Vec<Ticket> = finished.iter().map(|(ticket, _)| *ticket).collect();
+    assert_eq!(order, tickets);
+    assert!(finished.iter().all(|(_, answer)| text(answer) == alone));
+    // What never fits is an error of its own, and the next is not held up.
+    let mut model = tight(0.3);
+    let never = model.submit(Task::Generate(request(ALERTS[0])), 0, Control::unlimited());
+    let fits = Request { max_tokens: 12, ..Request::new(Prompt::new("", "x"), json!({ "const": 1 }), 12) };
+    let fits = model.submit(Task::Generate(fits), 0, Control::unlimited());
+    let finished = finish(&mut model);
+    assert!(matches!(&finished[0], (ticket, Err(GenerateError::Memory { .. })) if *ticket == never));
+    assert_eq!((finished[1].0, text(&finished[1].1)), (fits, "1"));
+}
+
+#[test]
+fn the_most_urgent_goes_first_and_scores_do_not_wait_for_answers() {
+    let mut model = open(&Options { batch: 2, ..Options::default() });
+    let task = || Task::Generate(request(ALERTS[0]));
+    let calm: Vec<Ticket> = (0..3).map(|_| model.submit(task(), 1, Control::unlimited())).collect();
+    (0..5).for_each(|_| assert!(model.step().is_empty()));
+    let urgent = model.submit(task(), 9, Control::unlimited());
+    let score = model.submit(Task::Score(scoring(false)), 1, Control::unlimited());
+    let order: Vec<Ticket> = finish(&mut model).iter().map(|(ticket, _)| *ticket).collect();
+    assert_eq!(order, [score, calm[0], calm[1], urgent, calm[2]]);
+}
+
+#[test]
+fn a_prompt_that_several_begin_with_is_computed_once() {
+    let mut model = open(&Options::default());
+    for alert in ALERTS {
+        let mut request = request(alert);
+        request.prompt.guidance = "Rule: brute force. Its false positives: the backup host.\n".into();
+        model.submit(Task::Generate(request), 0, Control::unlimited());
+    }
+    let cached: Vec<usize> = finish(&mut model)
+        .into_iter()
+        .map(|(_, answer)| match answer {
+            Ok(Answer::Completion(completion)) => completion.cached_tokens,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let shared = cached.iter().max().unwrap();
+    assert!(*shared > 30, "{cached:?}");
+    assert_eq!(cached.iter().filter(|cached| *cached == shared).count(), 4, "{cached:?}");
+}
+
+fn scoring(hidden: bool) -> Scoring {
+    let question = |answer: &str, candidates: &[&str]| Question {
+        answer: answer.into(),
+        candidates: candidates.iter().map(|text| (*text).into()).collect(),
+    };
+    Scoring {
+        prompt: alert(ALERTS[0]),
+        questions: vec![
+            question("Severity: ", &["critical", "high", "medium", "low", "informational"]),
+            question("It is a ", &["true positive", "false positive"]),
+            question("", &[]),
+        ],
+        hidden,
+    }
+}
+
+#[test]
+fn questions_asked_together_are_answered_as_alone() {
+    let mut model = model();
+    let scores = model.scores(&scoring(false), &Control::unlimited()).unwrap();
+    assert_eq!(scores.log_probabilities.iter().map(Vec::len).collect::<Vec<_>>(), [5, 2, 0]);
+    assert!(scores.last_hidden.is_empty() && scores.mean_hidden.is_empty());
+    for (question, scores) in scoring(false).questions.into_iter().zip(&scores.log_probabilities) {
+        let alone = Scoring { questions: vec![question], ..scoring(false) };
+        let alone = model.scores(&alone, &Control::unlimited()).unwrap();
+        assert_eq!(alone.log_probabilities[0], *scores);
+        assert!(scores.iter().all(|score| *score < 0.0 && score.is_finite()));
+    }
+}
+
+#[test]
+fn a_candidates_score_is_the_sum_over_its_tokens() {
+    let mut model = model();
+    let score = |model: &mut Model, answer: &str, candidate: &str| {
+        let prompt = Prompt { answer: answer.into(), ..alert(ALERTS[0]) };
+        model.score(&prompt, &[candidate], &Control::unlimited()).unwrap()[0]
+    };
+    let parts = ["It", " is", " a", " brute", " force", " attack"];
+    let mut expected = 0.0;
+    for i in 0..parts.len() {
+        expected += score(&mut model, &parts[..i].concat(), parts[i]);
+    }
+    let got = score(&mut model, "", &parts.concat());
+    assert!((got - expected).abs() < 1e-4 * expected.abs(), "{got} {expected}");
+}
+
+#[test]
+fn hidden_states_are_the_same_with_and_without_the_prefix_cache() {
+    let mut model = open(&Options::default());
+    let first = model.scores(&scoring(true), &Control::unlimited()).unwrap();
+    let again = model.scores(&scoring(true), &Control::unlimited()).unwrap();
+    assert_eq!((first.last_hidden.len(), first.mean_hidden.len()), (576, 576));
+    assert_eq!((&first.last_hidden, &first.mean_hidden), (&again.last_hidden, &again.mean_hidden));
+    assert!(again.cached_tokens > first.cached_tokens && again.cached_tokens < first.prompt_tokens / 2);
+    // The state after a token depends on all before it, its mean on the user's tokens alone.
+    let other = Scoring { prompt: alert(ALERTS[1]), ..scoring(true) };
+    let other = model.scores(&other, &Control::unlimited()).unwrap();
+    assert_ne!(first.mean_hidden, other.mean_hidden);
+    let size = |state: &[f32]| state.iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert!(size(&first.last_hidden) > 1.0 && size(&first.mean_hidden) > 1.0);
+    // A long text, whose states come from several passes.
+    let long = Scoring { prompt: alert(&ALERTS.concat().repeat(6)), ..scoring(true) };
+    assert_eq!(model.scores(&long, &Control::unlimited()).unwrap().mean_hidden.len(), 576);
+}
+
+#[test]
+fn an_answer_after_its_scores_does_not_read_the_prompt_again() {
+    let mut model = open(&Options::default());
+    model.scores(&scoring(false), &Control::unlimited()).unwrap();
+    let mut follow = Request { prompt: alert(ALERTS[0]), ..request("") };
+    follow.prompt.answer = "Severity: high. ".into();
+    let completion = model.generate(&follow, &Control::unlimited()).unwrap();
+    let before = model.tokens().count_prompt(&alert(ALERTS[0])) - 1;
+    assert_eq!(completion.cached_tokens, before);
+    assert_eq!(completion.prompt_tokens, before + 1 + model.tokens().count("Severity: high. "));
+    let mut cold = open(&Options { prefixes: 0, ..Options::default() });
+    assert_eq!(cold.generate(&follow, &Control::unlimited()).unwrap().text, completion.text);
+}
+
+#[test]
+fn a_service_answers_many_threads_and_stops_when_it_is_dropped() {
+    let service = Service::start(open(&Options::default())).unwrap();
+    let (sender, answers) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for alert in ALERTS {
+            let (service, sender) = (&service, sender.clone());
+            scope.spawn(move || {
+                let task = Task::Generate(request(alert));
+                service.submit(task, 0, Control::unlimited(), move |answer| sender.send(answer).unwrap());
+            });
+        }
+    });
+    (0..ALERTS.len()).for_each(|_| drop(text(&answers.recv().unwrap()).to_owned()));
+    assert_eq!(service.info().architecture, "llama");
+    let sender_late = sender.clone();
+    let long = json!({ "type": "string", "minLength": 3000, "maxLength": 3000 });
+    let long = Request { schema: long, max_tokens: 3000, ..request("scan") };
+    service.submit(Task::Generate(long), 0, Control::unlimited(), move |answer| {
+        sender_late.send(answer).unwrap();
+    });
+    drop((service, sender));
+    let answers: Vec<_> = answers.iter().collect();
+    assert!(matches!(answers[..], [Err(GenerateError::Cancelled)]), "{answers:?}");
 }
 
 #[test]

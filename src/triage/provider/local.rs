@@ -31,7 +31,7 @@ impl Provider for Local {
     }
 
     fn count_tokens(&self, text: &str) -> usize {
-        self.model.count_tokens(text)
+        self.model.tokens().count(text)
     }
 
     fn complete(

@@ -1,4 +1,6 @@
 //! The sizes of a model, read from its metadata and held against each other.
+//!
+//! Names of keys: the GGUF specification (docs/gguf.md of ggml) and llama.cpp's `llama-arch.cpp`.
 
 use super::header::{Header, Value};
 use crate::error::LoadError;
@@ -9,18 +11,87 @@ pub(crate) enum Architecture {
     Llama,
     Qwen2,
     Qwen3,
+    Gemma3,
+    Phi3,
+    Granite,
+    Lfm2,
+}
+
+/// Every size is at least 1; `heads` is a multiple of `kv_heads`, rows of every matrix are multiples of 32.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Shape {
+    pub(crate) architecture: Architecture,
+    pub(crate) mixers: Vec<Mixer>,
+    pub(crate) hidden: usize,
+    pub(crate) feed_forward: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) rope: Rope,
+    pub(crate) norm_epsilon: f32,
+    /// Tokens, as trained.
+    pub(crate) context: usize,
+    pub(crate) vocab: usize,
+    pub(crate) scales: Scales,
+}
+
+/// How a layer lets tokens see each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mixer {
+    /// Each token sees all before it.
+    Global,
+    /// Each token sees itself and the `window` - 1 before it.
+    Local { window: usize },
+    /// A causal convolution over `width` tokens (LFM2).
+    Convolution { width: usize },
+}
+
+/// Rotary position embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rope {
+    /// Numbers of a head that are rotated: all of them in most models.
+    pub(crate) dim: usize,
+    pub(crate) base: f64,
+    /// Of layers with a window.
+    pub(crate) local_base: f64,
+    /// Positions are divided by it, but not in layers with a window.
+    pub(crate) factor: f64,
+    /// Queries and keys are multiplied by it.
+    pub(crate) attention_factor: f32,
+    /// Pairs are (i, i + dim / 2) rather than (2i, 2i + 1).
+    pub(crate) halves: bool,
+    /// Beyond so many tokens of context, `rope_factors_long` stretches the frequencies, else `rope_factors_short`.
+    pub(crate) original_context: usize,
+}
+
+/// Constants by which a model multiplies what flows through it; 1 where it does not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Scales {
+    pub(crate) embedding: f32,
+    /// What a layer adds.
+    pub(crate) residual: f32,
+    /// Queries times keys.
+    pub(crate) attention: f32,
+    pub(crate) logits: f32,
+    /// Logits become `cap * tanh(logit / cap)`.
+    pub(crate) logit_cap: Option<f32>,
 }
 
 impl Architecture {
-    pub(crate) const NAMES: &'static [&'static str] = &["llama", "qwen2", "qwen3"];
+    pub(crate) const NAMES: &'static [&'static str] =
+        &["llama", "qwen2", "qwen3", "gemma3", "phi3", "granite", "lfm2"];
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "llama" => Some(Self::Llama),
-            "qwen2" => Some(Self::Qwen2),
-            "qwen3" => Some(Self::Qwen3),
-            _ => None,
-        }
+        Some(match name {
+            "llama" => Self::Llama,
+            "qwen2" => Self::Qwen2,
+            "qwen3" => Self::Qwen3,
+            "gemma3" => Self::Gemma3,
+            "phi3" => Self::Phi3,
+            "granite" => Self::Granite,
+            "lfm2" => Self::Lfm2,
+            _ => return None,
+        })
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -28,26 +99,12 @@ impl Architecture {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Gemma3 => "gemma3",
+            Self::Phi3 => "phi3",
+            Self::Granite => "granite",
+            Self::Lfm2 => "lfm2",
         }
     }
-}
-
-/// Every size is at least 1; `heads` is a multiple of `kv_heads`, `head_dim` is a multiple of 16.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Shape {
-    pub(crate) architecture: Architecture,
-    pub(crate) layers: usize,
-    pub(crate) hidden: usize,
-    pub(crate) feed_forward: usize,
-    pub(crate) heads: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
-    /// Numbers of a head that are rotated: all of them in most models.
-    pub(crate) rope_dim: usize,
-    pub(crate) rope_base: f64,
-    pub(crate) norm_epsilon: f32,
-    pub(crate) context: usize,
-    pub(crate) vocab: usize,
 }
 
 impl Shape {
@@ -60,82 +117,268 @@ impl Shape {
             let (found, supported) = (name.chars().take(80).collect(), Architecture::NAMES);
             return Err(LoadError::Architecture { path: path(), found, supported });
         };
-        let key = |suffix: &str| format!("{name}.{suffix}");
-        let hidden = header.size(&key("embedding_length"))?;
-        let heads = header.size(&key("attention.head_count"))?;
-        let kv_heads = header.optional_size(&key("attention.head_count_kv"))?.unwrap_or(heads);
-        let head_dim = header.optional_size(&key("attention.key_length"))?.unwrap_or(hidden / heads);
-        let rope_dim = header.optional_size(&key("rope.dimension_count"))?.unwrap_or(head_dim);
-        let shape = Self {
-            architecture,
-            layers: header.size(&key("block_count"))?,
+        Keys { header, name, architecture }.shape()
+    }
+
+    /// Layers that keep keys and values.
+    pub(crate) fn attentions(&self) -> usize {
+        self.mixers.len() - self.convolutions()
+    }
+
+    pub(crate) fn convolutions(&self) -> usize {
+        self.mixers.iter().filter(|mixer| matches!(mixer, Mixer::Convolution { .. })).count()
+    }
+
+    /// Numbers that the convolutions of a sequence remember.
+    pub(crate) fn state_len(&self) -> usize {
+        let width = |mixer: &Mixer| match mixer {
+            Mixer::Convolution { width } => width - 1,
+            Mixer::Global | Mixer::Local { .. } => 0,
+        };
+        self.mixers.iter().map(width).sum::<usize>() * self.hidden
+    }
+}
+
+/// The keys of one architecture.
+struct Keys<'a> {
+    header: &'a Header<'a>,
+    name: &'a str,
+    architecture: Architecture,
+}
+
+impl Keys<'_> {
+    fn shape(&self) -> Result<Shape, LoadError> {
+        let hidden = self.size("embedding_length")?;
+        let heads = self.size("attention.head_count")?;
+        let layers = self.size("block_count")?;
+        if layers > MAX_LAYERS {
+            return self.wrong("block_count", layers, "at most 1024 was expected");
+        }
+        let (kv_heads, mixers) = self.mixers(layers, heads)?;
+        let head_dim = self.optional("attention.key_length")?.unwrap_or(hidden / heads);
+        let shape = Shape {
+            architecture: self.architecture,
+            mixers,
             hidden,
-            feed_forward: header.size(&key("feed_forward_length"))?,
+            feed_forward: self.size("feed_forward_length")?,
             heads,
             kv_heads,
             head_dim,
-            rope_dim,
-            rope_base: header.number(&key("rope.freq_base")).unwrap_or(10_000.0),
-            norm_epsilon: header.number(&key("attention.layer_norm_rms_epsilon")).unwrap_or(1e-5) as f32,
-            context: header.size(&key("context_length"))?,
-            vocab: header.tensor("token_embd.weight")?.shape[0],
+            rope: self.rope(head_dim)?,
+            norm_epsilon: self.positive("attention.layer_norm_rms_epsilon", 1e-5)? as f32,
+            context: self.size("context_length")?,
+            vocab: self.header.tensor("token_embd.weight")?.shape[0],
+            scales: self.scales(layers, hidden, heads, head_dim)?,
         };
-        shape.check(header, &key)?;
+        self.check(&shape)?;
         Ok(shape)
     }
 
-    fn check(&self, header: &Header<'_>, key: &dyn Fn(&str) -> String) -> Result<(), LoadError> {
-        let wrong = |suffix: &str, found: usize, expected: &str| {
-            Err(header.bad(&key(suffix), Value::Unsigned(found as u64), expected))
+    /// The number of key-value heads, and what each layer is.
+    fn mixers(&self, layers: usize, heads: usize) -> Result<(usize, Vec<Mixer>), LoadError> {
+        if self.architecture == Architecture::Lfm2 {
+            return self.convolutions(layers);
+        }
+        let kv_heads = self.optional("attention.head_count_kv")?.unwrap_or(heads);
+        let window = match self.architecture {
+            Architecture::Gemma3 => self.optional("attention.sliding_window")?,
+            // Phi 3 names a window, but its converters wrote it so differently that llama.cpp ignores it, and so do we:
+            // within it nothing changes.
+            _ => None,
         };
-        if self.layers > 1024 {
-            return wrong("block_count", self.layers, "at most 1024 was expected");
+        let Some(window) = window else { return Ok((kv_heads, vec![Mixer::Global; layers])) };
+        let pattern = self.optional("attention.sliding_window_pattern")?.unwrap_or(GEMMA_PATTERN);
+        let mixer = |layer: usize| match (layer + 1) % pattern {
+            0 => Mixer::Global,
+            _ => Mixer::Local { window },
+        };
+        Ok((kv_heads, (0..layers).map(mixer).collect()))
+    }
+
+    /// LFM2 has a list of key-value heads: a layer with none is a convolution.
+    fn convolutions(&self, layers: usize) -> Result<(usize, Vec<Mixer>), LoadError> {
+        let key = self.key("attention.head_count_kv");
+        let path = || self.header.path().to_path_buf();
+        let list = self.header.array(&key).and_then(|array| array.integers());
+        let list =
+            list.ok_or_else(|| LoadError::MissingKey { path: path(), key: format!("{key} (a list)") })?;
+        let width = self.size("shortconv.l_cache")?;
+        if !(2..=64).contains(&width) {
+            return self.wrong("shortconv.l_cache", width, "2 to 64 was expected");
         }
-        if self.hidden > 1 << 20 || self.feed_forward > 1 << 22 {
-            return wrong("embedding_length", self.hidden, "at most 1048576 was expected");
+        let most = list.iter().copied().max().unwrap_or(0);
+        let is_even = list.iter().all(|heads| *heads == 0 || *heads == most);
+        if list.len() != layers || !is_even || most < 1 {
+            let found = format!("a list of {}", list.len());
+            let expected = format!("{layers} numbers were expected, each 0 or one and the same");
+            return Err(LoadError::BadKey { path: path(), key, found, expected });
         }
-        if self.heads > 4096 || !self.heads.is_multiple_of(self.kv_heads) {
-            return wrong(
+        let mixers = list.iter().map(|heads| match heads {
+            0 => Mixer::Convolution { width },
+            _ => Mixer::Global,
+        });
+        Ok((most as usize, mixers.collect()))
+    }
+
+    fn rope(&self, head_dim: usize) -> Result<Rope, LoadError> {
+        let factor = match self.header.text(&self.key("rope.scaling.type")) {
+            None | Some("none" | "longrope") => 1.0,
+            Some("linear") => self.positive("rope.scaling.factor", 1.0)?,
+            Some(kind) => {
+                let expected =
+                    "`none`, `linear` and `longrope` are supported: use a model trained for its context";
+                let found = Value::Text(kind.as_bytes());
+                return Err(self.header.bad(&self.key("rope.scaling.type"), found, expected));
+            }
+        };
+        if self.header.flag(&self.key("rope.scaling.finetuned")) == Some(false)
+            && self.architecture == Architecture::Granite
+        {
+            let expected = "models without position embedding are not supported: use another";
+            return Err(self.header.bad(&self.key("rope.scaling.finetuned"), Value::Bool(false), expected));
+        }
+        Ok(Rope {
+            dim: self.optional("rope.dimension_count")?.unwrap_or(head_dim),
+            base: self.base("rope.freq_base", 10_000.0)?,
+            local_base: self.base("rope.freq_base_swa", 10_000.0)?,
+            factor,
+            attention_factor: self.positive("rope.scaling.attn_factor", 1.0)? as f32,
+            halves: !matches!(self.architecture, Architecture::Llama | Architecture::Granite),
+            original_context: self
+                .optional("rope.scaling.original_context_length")?
+                .map_or_else(|| self.size("context_length"), Ok)?,
+        })
+    }
+
+    fn scales(
+        &self,
+        layers: usize,
+        hidden: usize,
+        heads: usize,
+        head_dim: usize,
+    ) -> Result<Scales, LoadError> {
+        let root = |n: usize| 1.0 / (n as f32).sqrt();
+        let mut scales =
+            Scales { embedding: 1.0, residual: 1.0, attention: root(head_dim), logits: 1.0, logit_cap: None };
+        match self.architecture {
+            Architecture::Gemma3 => {
+                scales.embedding = (hidden as f32).sqrt();
+                // The 27B model, known by its layers, divides by another root than the smaller ones.
+                if layers == GEMMA_27B_LAYERS {
+                    scales.attention = root(hidden / heads);
+                }
+                if self.header.number(&self.key("final_logit_softcapping")).is_some_and(|cap| cap != 0.0) {
+                    scales.logit_cap = Some(self.positive("final_logit_softcapping", 30.0)? as f32);
+                }
+            }
+            Architecture::Granite => {
+                scales.embedding = self.positive("embedding_scale", 1.0)? as f32;
+                scales.residual = self.positive("residual_scale", 1.0)? as f32;
+                scales.attention = self.positive("attention.scale", scales.attention.into())? as f32;
+                scales.logits = 1.0 / self.positive("logit_scale", 1.0)? as f32;
+            }
+            _ => {}
+        }
+        Ok(scales)
+    }
+
+    fn check(&self, shape: &Shape) -> Result<(), LoadError> {
+        if shape.hidden > MAX_HIDDEN || !shape.hidden.is_multiple_of(32) {
+            return self.wrong(
+                "embedding_length",
+                shape.hidden,
+                "a multiple of 32 up to 1048576 was expected",
+            );
+        }
+        if shape.feed_forward > 4 * MAX_HIDDEN || !shape.feed_forward.is_multiple_of(32) {
+            return self.wrong(
+                "feed_forward_length",
+                shape.feed_forward,
+                "a multiple of 32 up to 4194304 was expected",
+            );
+        }
+        if shape.heads > MAX_HEADS || !shape.heads.is_multiple_of(shape.kv_heads) {
+            return self.wrong(
                 "attention.head_count",
-                self.heads,
-                "a multiple of `attention.head_count_kv` was expected",
+                shape.heads,
+                "a multiple of `attention.head_count_kv` up to 4096 was expected",
             );
         }
-        if self.head_dim < 2 || self.head_dim > 1024 || !self.head_dim.is_multiple_of(2) {
-            return wrong(
+        if shape.head_dim > 1024 || !shape.head_dim.is_multiple_of(16) {
+            return self.wrong(
                 "attention.key_length",
-                self.head_dim,
-                "an even number from 2 to 1024 was expected",
+                shape.head_dim,
+                "a multiple of 16 up to 1024 was expected",
             );
         }
-        if self.rope_dim > self.head_dim || !self.rope_dim.is_multiple_of(2) {
-            return wrong(
+        if !(shape.heads * shape.head_dim).is_multiple_of(32) {
+            return self.wrong(
+                "attention.head_count",
+                shape.heads,
+                "heads whose sizes add up to a multiple of 32 were expected",
+            );
+        }
+        if let Some(values) = self.optional("attention.value_length")?.filter(|n| *n != shape.head_dim) {
+            return self.wrong(
+                "attention.value_length",
+                values,
+                "as many as `attention.key_length` was expected",
+            );
+        }
+        if shape.rope.dim > shape.head_dim || !shape.rope.dim.is_multiple_of(2) {
+            return self.wrong(
                 "rope.dimension_count",
-                self.rope_dim,
+                shape.rope.dim,
                 "an even number up to the head's size was expected",
             );
         }
-        if self.rope_base.is_nan() || self.rope_base < 1.0 {
-            return Err(header.bad(
-                &key("rope.freq_base"),
-                Value::Float(self.rope_base),
-                "at least 1 was expected",
-            ));
-        }
-        if let Some(experts) = header.optional_size(&key("expert_count"))?.filter(|experts| *experts > 1) {
-            return wrong(
+        match self.optional("expert_count")?.filter(|experts| *experts > 1) {
+            Some(experts) => self.wrong(
                 "expert_count",
                 experts,
                 "mixtures of experts are not supported: use a dense model",
-            );
-        }
-        match header.text(&key("rope.scaling.type")) {
-            None | Some("none") => Ok(()),
-            Some(kind) => {
-                let expected =
-                    "only models without RoPE scaling are supported: use one trained for its context";
-                Err(header.bad(&key("rope.scaling.type"), Value::Text(kind.as_bytes()), expected))
-            }
+            ),
+            None => Ok(()),
         }
     }
+
+    fn key(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.name)
+    }
+
+    fn size(&self, suffix: &str) -> Result<usize, LoadError> {
+        self.header.size(&self.key(suffix))
+    }
+
+    fn optional(&self, suffix: &str) -> Result<Option<usize>, LoadError> {
+        self.header.optional_size(&self.key(suffix))
+    }
+
+    fn base(&self, suffix: &str, default: f64) -> Result<f64, LoadError> {
+        let base = self.positive(suffix, default)?;
+        if base < 1.0 {
+            return Err(self.header.bad(&self.key(suffix), Value::Float(base), "at least 1 was expected"));
+        }
+        Ok(base)
+    }
+
+    /// A number above 0.
+    fn positive(&self, suffix: &str, default: f64) -> Result<f64, LoadError> {
+        let number = self.header.number(&self.key(suffix)).unwrap_or(default);
+        if number.is_finite() && number > 0.0 {
+            return Ok(number);
+        }
+        Err(self.header.bad(&self.key(suffix), Value::Float(number), "a number above 0 was expected"))
+    }
+
+    fn wrong<T>(&self, suffix: &str, found: usize, expected: &str) -> Result<T, LoadError> {
+        Err(self.header.bad(&self.key(suffix), Value::Unsigned(found as u64), expected))
+    }
 }
+
+const MAX_LAYERS: usize = 1024;
+const MAX_HIDDEN: usize = 1 << 20;
+const MAX_HEADS: usize = 4096;
+/// Every sixth layer of Gemma 3 sees everything.
+const GEMMA_PATTERN: usize = 6;
+const GEMMA_27B_LAYERS: usize = 62;

@@ -3,7 +3,7 @@
 //! They keep 16 lanes and add them up in a fixed order, so a row's result does not depend on the rows around it.
 
 use super::kernel::Lanes;
-use super::packed::{BLOCK, QuantizedBlock, f16_to_f32};
+use super::packed::{BLOCK, QuantizedBlock};
 
 /// Root-mean-square norm of `input`, scaled by `weights`, into `output`.
 pub(crate) struct Norm<'a> {
@@ -87,6 +87,26 @@ impl Lanes for Gate<'_> {
     }
 }
 
+/// `gate` becomes gelu(gate) * up, in the form with a hyperbolic tangent.
+pub(crate) struct GateGelu<'a> {
+    pub(crate) gate: &'a mut [f32],
+    pub(crate) up: &'a [f32],
+}
+
+impl Lanes for GateGelu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for (gate, up) in self.gate.iter_mut().zip(self.up) {
+            // (1 + tanh(u)) / 2 = 1 / (1 + e^(-2u)), with u = sqrt(2 / pi) * (x + 0.044715 x^3).
+            let x = *gate;
+            let twice = 2.0 * 0.797_884_6 * x * multiply_add::<FMA>(0.044_715 * x, x, 1.0);
+            *gate = x / (1.0 + exp::<FMA>(-twice)) * up;
+        }
+    }
+}
+
 /// Rotates pairs of numbers by the angles of a position.
 pub(crate) struct Rotate<'a> {
     /// One head.
@@ -116,126 +136,9 @@ impl Lanes for Rotate<'_> {
     }
 }
 
-/// Attention of some queries of one key-value head, all at their own positions.
-pub(crate) struct Attend<'a> {
-    /// `[query][head_dim]`, already divided by the root of the head's size.
-    pub(crate) queries: &'a [f32],
-    /// How many keys each query sees, rising.
-    pub(crate) visible: &'a [usize],
-    /// `[position / 16][head_dim][16]`, half precision.
-    pub(crate) keys: &'a [u16],
-    /// `[position][head_dim]`, half precision.
-    pub(crate) values: &'a [u16],
-    pub(crate) head_dim: usize,
-    /// At least [`Attend::AT_ONCE`] times the most visible, rounded up to 16.
-    pub(crate) scratch: &'a mut [f32],
-    /// `[query][head_dim]`.
-    pub(crate) output: &'a mut [f32],
-}
-
-impl Lanes for Attend<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<const FMA: bool>(mut self) {
-        let (mut at, count) = (0, self.visible.len());
-        while at < count {
-            at += match count - at {
-                8.. => self.some::<FMA, 8>(at),
-                4.. => self.some::<FMA, 4>(at),
-                3 => self.some::<FMA, 3>(at),
-                2 => self.some::<FMA, 2>(at),
-                _ => self.some::<FMA, 1>(at),
-            };
-        }
-    }
-}
-
-impl Attend<'_> {
-    /// Queries that share the reading of keys and values.
-    pub(crate) const AT_ONCE: usize = 8;
-
-    /// The queries from `at`. Keys that only the later of them see weigh nothing for the earlier.
-    #[inline(always)]
-    fn some<const FMA: bool, const N: usize>(&mut self, at: usize) -> usize {
-        let dim = self.head_dim;
-        let visible: [usize; N] = std::array::from_fn(|n| self.visible[at + n]);
-        let most = visible[N - 1];
-        let stride = most.next_multiple_of(16);
-        let queries: [&[f32]; N] = std::array::from_fn(|n| &self.queries[(at + n) * dim..][..dim]);
-
-        for (tile, keys) in self.keys.chunks_exact(16 * dim).take(stride / 16).enumerate() {
-            let mut scores = [[0f32; 16]; N];
-            for (d, keys) in keys.as_chunks::<16>().0.iter().enumerate() {
-                let keys: [f32; 16] = std::array::from_fn(|i| f16_to_f32(keys[i]));
-                for n in 0..N {
-                    let query = queries[n][d];
-                    for i in 0..16 {
-                        scores[n][i] = multiply_add::<FMA>(query, keys[i], scores[n][i]);
-                    }
-                }
-            }
-            for (n, scores) in scores.iter().enumerate() {
-                self.scratch[n * stride + tile * 16..][..16].copy_from_slice(scores);
-            }
-        }
-
-        let mut scales = [0f32; N];
-        for n in 0..N {
-            let weights = &mut self.scratch[n * stride..][..stride];
-            weights[visible[n]..].fill(f32::NEG_INFINITY);
-            scales[n] = softmax::<FMA>(weights);
-        }
-
-        for part in (0..dim).step_by(16) {
-            let mut sums = [[0f32; 16]; N];
-            for position in 0..most {
-                let values = &self.values[position * dim + part..][..16];
-                let values: [f32; 16] = std::array::from_fn(|i| f16_to_f32(values[i]));
-                for (n, sums) in sums.iter_mut().enumerate() {
-                    let weight = self.scratch[n * stride + position];
-                    for i in 0..16 {
-                        sums[i] = multiply_add::<FMA>(weight, values[i], sums[i]);
-                    }
-                }
-            }
-            for n in 0..N {
-                let output = &mut self.output[(at + n) * dim + part..][..16];
-                for i in 0..16 {
-                    output[i] = sums[n][i] * scales[n];
-                }
-            }
-        }
-        N
-    }
-}
-
-/// Turns scores into weights, and gives what to divide their sum by, as a factor.
-#[inline(always)]
-fn softmax<const FMA: bool>(scores: &mut [f32]) -> f32 {
-    let (chunks, _) = scores.as_chunks_mut::<16>();
-    let mut largest = [f32::NEG_INFINITY; 16];
-    for chunk in chunks.iter() {
-        for i in 0..16 {
-            largest[i] = if chunk[i] > largest[i] { chunk[i] } else { largest[i] };
-        }
-    }
-    let largest = largest.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-    let mut total = [0f32; 16];
-    for chunk in chunks {
-        for i in 0..16 {
-            // What a query does not see is at minus infinity: `exp` would make it very small, not nothing.
-            let weight = exp::<FMA>(chunk[i] - largest);
-            chunk[i] = if chunk[i] == f32::NEG_INFINITY { 0.0 } else { weight };
-            total[i] += chunk[i];
-        }
-    }
-    1.0 / sum(total)
-}
-
 /// e^x within 3e-7 of the value; below -87 it stays at e^-87, above 88 at e^88.
 #[inline(always)]
-fn exp<const FMA: bool>(x: f32) -> f32 {
+pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     let x = if x > -87.0 { x } else { -87.0 };
     let x = if x < 88.0 { x } else { 88.0 };
     let rounded = multiply_add::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
@@ -251,12 +154,12 @@ fn exp<const FMA: bool>(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+pub(super) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 #[inline(always)]
-fn sum(lanes: [f32; 16]) -> f32 {
+pub(super) fn sum(lanes: [f32; 16]) -> f32 {
     lanes.iter().sum()
 }
 
@@ -267,6 +170,7 @@ const ROUND: f32 = 12_582_912.0;
 pub(super) mod tests {
     use super::*;
     use crate::network::kernel::Isa;
+    use crate::network::packed::f16_to_f32;
 
     /// Numbers from -1 to 1 that are the same in every run.
     pub(crate) fn noise(count: usize, seed: u64) -> Vec<f32> {
@@ -320,70 +224,21 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn attention_is_that_of_the_textbook() {
-        let (dim, capacity) = (32, 48);
-        let (keys, values) = (noise(capacity * dim, 2), noise(capacity * dim, 3));
-        let half = |x: &f32| half::f16::from_f32(*x);
-        let mut tiled = vec![0; capacity * dim];
-        for position in 0..capacity {
-            for d in 0..dim {
-                tiled[(position / 16 * dim + d) * 16 + position % 16] =
-                    half(&keys[position * dim + d]).to_bits();
-            }
-        }
-        let stored: Vec<u16> = values.iter().map(|x| half(x).to_bits()).collect();
-        let visible = [1, 7, 7, 16, 17, 40, 41];
-        let queries = noise(visible.len() * dim, 4);
-        for isa in Isa::supported() {
-            let run = |visible: &[usize], queries: &[f32]| {
-                let mut output = vec![0.0; queries.len()];
-                let (mut scratch, output_slice) = (vec![f32::NAN; Attend::AT_ONCE * 48], &mut output[..]);
-                let (keys, values, scratch) = (&tiled[..], &stored[..], &mut scratch[..]);
-                isa.run(Attend {
-                    queries,
-                    visible,
-                    keys,
-                    values,
-                    head_dim: dim,
-                    scratch,
-                    output: output_slice,
-                });
-                output
-            };
-            let together = run(&visible, &queries);
-            for (n, &visible) in visible.iter().enumerate() {
-                let query = &queries[n * dim..][..dim];
-                let score = |position: usize| -> f64 {
-                    (0..dim).map(|d| f64::from(query[d]) * half(&keys[position * dim + d]).to_f64()).sum()
-                };
-                let weights: Vec<f64> = (0..visible).map(|position| score(position).exp()).collect();
-                let total: f64 = weights.iter().sum();
-                for d in 0..dim {
-                    let exact: f64 =
-                        (0..visible).map(|p| weights[p] / total * half(&values[p * dim + d]).to_f64()).sum();
-                    assert!((f64::from(together[n * dim + d]) - exact).abs() < 2e-6);
-                }
-                assert_eq!(
-                    run(&[visible], query),
-                    together[n * dim..][..dim],
-                    "alone or together, the same bits"
-                );
-            }
-        }
-    }
-
-    #[test]
     fn gates_and_norms_are_those_of_the_textbook() {
         for isa in Isa::supported() {
             let (input, up) = (noise(50, 5).iter().map(|x| x * 20.0).collect::<Vec<_>>(), noise(50, 6));
             let mut gate = input.clone();
             isa.run(Gate { gate: &mut gate, up: &up });
+            let mut gelu = input.clone();
+            isa.run(GateGelu { gate: &mut gelu, up: &up });
             let mut norm = vec![0.0; 50];
             isa.run(Norm { input: &input, weights: &up, epsilon: 1e-5, output: &mut norm });
             let mean = input.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 50.0 + 1e-5;
             for i in 0..50 {
                 let (x, up) = (f64::from(input[i]), f64::from(up[i]));
                 assert!((f64::from(gate[i]) - x / (1.0 + (-x).exp()) * up).abs() < 1e-5);
+                let tanh = ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh();
+                assert!((f64::from(gelu[i]) - 0.5 * x * (1.0 + tanh) * up).abs() < 1e-5);
                 assert!((f64::from(norm[i]) - x / mean.sqrt() * up).abs() < 1e-5);
             }
         }

@@ -1,5 +1,6 @@
-//! The forward pass of the llama family: tokens in, logits out, keys and values kept in a [`Sequence`].
+//! The forward pass: tokens of several sequences in, logits out; one definition for every architecture.
 
+mod attention;
 pub(crate) mod kernel;
 mod lanes;
 mod packed;
@@ -12,166 +13,285 @@ mod tests;
 mod weights;
 
 pub(crate) use packed::packed_bytes;
-pub(crate) use sequence::Sequence;
+pub(crate) use sequence::{Sequence, part_bytes};
 
 use kernel::Isa;
-use lanes::{Gate, Norm, Quantize, Rotate};
+use lanes::{Gate, GateGelu, Norm, Quantize, Rotate};
 use packed::{BLOCK, Packed, QuantizedBlock, TILE};
 use pool::Pool;
-use weights::{Layer, Weights};
+use sequence::Taken;
+use weights::{Attention, Convolution, Layer, Mixing, Weights};
 
 use crate::error::LoadError;
 use crate::gguf::{Architecture, Header, Shape};
 
-/// Tokens of a prompt that are computed together; between chunks a request can be stopped.
-pub(crate) const CHUNK: usize = 128;
+/// Most rows of one pass; between passes a request can be stopped.
+pub(crate) const ROWS: usize = 128;
 
 pub(crate) struct Network {
     shape: Shape,
     weights: Weights,
     isa: Isa,
     pool: Pool,
+    taken: Taken,
 }
 
-/// Which of the tokens given get logits.
-#[derive(Clone, Copy, PartialEq)]
-enum Wanted {
-    None,
-    Last,
-    All,
+/// Tokens to append to a sequence, and what is wanted of them.
+pub(crate) struct Piece<'a> {
+    pub(crate) sequence: &'a mut Sequence,
+    /// At least one, and as many as the sequence has room for.
+    pub(crate) tokens: &'a [u32],
+    /// Tokens at the end whose successors' logits are wanted.
+    pub(crate) logits: usize,
+    /// Tokens at the end whose hidden states are wanted.
+    pub(crate) hidden: usize,
+}
+
+/// What a pass gives for one piece, a row for each token wanted.
+pub(crate) struct Output {
+    /// `[row][vocab]`: of what follows the token.
+    pub(crate) logits: Vec<f32>,
+    /// `[row][hidden]`: after the last norm.
+    pub(crate) hidden: Vec<f32>,
 }
 
 impl Network {
-    pub(crate) fn load(header: &Header<'_>, shape: &Shape, threads: usize) -> Result<Self, LoadError> {
+    /// For sequences of at most `context` tokens; `threads` of 0 is one for each processor but one.
+    pub(crate) fn load(
+        header: &Header<'_>,
+        shape: &Shape,
+        context: usize,
+        threads: usize,
+    ) -> Result<Self, LoadError> {
         let isa = Isa::choose()?;
         let pool =
             Pool::new(threads).map_err(|error| LoadError::Read { path: header.path().into(), error })?;
-        let weights = Weights::read(header, shape, &pool)?;
-        Ok(Self { shape: shape.clone(), weights, isa, pool })
+        let weights = Weights::read(header, shape, context, &pool)?;
+        Ok(Self { shape: shape.clone(), weights, isa, pool, taken: Taken::default() })
     }
 
     pub(crate) fn kernels(&self) -> &'static str {
         self.isa.name()
     }
 
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Bytes of the keys and values of all sequences there are.
+    pub(crate) fn sequence_bytes(&self) -> u64 {
+        self.taken.bytes()
+    }
+
     /// An empty sequence with room for `capacity` tokens.
     pub(crate) fn sequence(&self, capacity: usize) -> Sequence {
-        Sequence::new(&self.shape, capacity)
+        Sequence::new(&self.shape, capacity, &self.taken)
     }
 
-    /// Appends `tokens`, whose number is at most [`CHUNK`] and fits the sequence.
-    pub(crate) fn append(&self, sequence: &mut Sequence, tokens: &[u32]) {
-        self.pool.enter(|| self.run(sequence, tokens, Wanted::None));
+    /// Appends `tokens`, at most [`ROWS`], and gives the logits of what follows the last of them.
+    pub(crate) fn next(&self, sequence: &mut Sequence, tokens: &[u32]) -> Vec<f32> {
+        let mut outputs = self.forward(&mut [Piece { sequence, tokens, logits: 1, hidden: 0 }]);
+        outputs.pop().expect("one piece gives one output").logits
     }
 
-    /// As [`Network::append`], and gives the logits of what follows the last of `tokens`.
-    pub(crate) fn forward(&self, sequence: &mut Sequence, tokens: &[u32]) -> Vec<f32> {
-        self.pool.enter(|| self.run(sequence, tokens, Wanted::Last))
+    /// One pass over at most [`ROWS`] tokens. What a token gives depends on its own sequence alone, to the last bit.
+    pub(crate) fn forward(&self, pieces: &mut [Piece<'_>]) -> Vec<Output> {
+        self.pool.enter(|| self.run(pieces))
     }
 
-    /// As [`Network::append`], and gives the logits of what follows each of `tokens`.
-    pub(crate) fn forward_each(&self, sequence: &mut Sequence, tokens: &[u32]) -> Vec<Vec<f32>> {
-        let logits = self.pool.enter(|| self.run(sequence, tokens, Wanted::All));
-        logits.chunks(self.shape.vocab).map(<[f32]>::to_vec).collect()
-    }
-
-    fn run(&self, sequence: &mut Sequence, tokens: &[u32], wanted: Wanted) -> Vec<f32> {
+    fn run(&self, pieces: &mut [Piece<'_>]) -> Vec<Output> {
         let shape = &self.shape;
+        let tokens: Vec<u32> = pieces.iter().flat_map(|piece| piece.tokens).copied().collect();
         let mut hidden = vec![0.0; tokens.len() * shape.hidden];
-        self.pool
-            .chunks(&mut hidden, shape.hidden, |i, row| self.weights.embedding.row(tokens[i] as usize, row));
-        let angles = self.angles(sequence.len(), tokens.len());
-        for (number, layer) in self.weights.layers.iter().enumerate() {
-            self.attend(layer, number, sequence, &angles, &mut hidden);
+        self.pool.chunks(&mut hidden, shape.hidden, |i, row| {
+            self.weights.embedding.row(tokens[i] as usize, row);
+            if shape.scales.embedding != 1.0 {
+                row.iter_mut().for_each(|x| *x *= shape.scales.embedding);
+            }
+        });
+        let positions: Vec<usize> =
+            pieces.iter().flat_map(|piece| (piece.sequence.len()..).take(piece.tokens.len())).collect();
+        let global = Angles::new(&self.weights.rotation.global, &positions, shape.rope.attention_factor);
+        let local = Angles::new(&self.weights.rotation.local, &positions, shape.rope.attention_factor);
+
+        let (mut attentions, mut remembered) = (0, 0);
+        for layer in &self.weights.layers {
+            let rows = self.normalize(&hidden, &layer.norm);
+            match &layer.mixing {
+                Mixing::Attention(attention) => {
+                    let angles = if attention.window.is_some() { &local } else { &global };
+                    let mixed = self.attend(attention, attentions, pieces, angles, &rows);
+                    self.add(&attention.output, &mixed, layer.mixing_norm.as_deref(), &mut hidden);
+                    attentions += 1;
+                }
+                Mixing::Convolution(convolution) => {
+                    let mixed = self.convolve(convolution, remembered, pieces, &rows);
+                    self.add(&convolution.output, &mixed, layer.mixing_norm.as_deref(), &mut hidden);
+                    remembered += (convolution.width - 1) * shape.hidden;
+                }
+            }
             self.feed_forward(layer, &mut hidden);
         }
-        sequence.grow(tokens.len());
-
-        let first = match wanted {
-            Wanted::None => return Vec::new(),
-            Wanted::Last => tokens.len() - 1,
-            Wanted::All => 0,
-        };
-        let rows = self.normalize(&hidden[first * shape.hidden..], &self.weights.norm);
-        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        let tiles = self.multiply(&[head], &rows);
-        let mut logits = vec![0.0; (tokens.len() - first) * shape.vocab];
-        self.pool.chunks(&mut logits, shape.vocab, |i, row| tiles.row(i, 0, row));
-        logits
+        for piece in &mut *pieces {
+            piece.sequence.grow(piece.tokens.len());
+        }
+        self.outputs(pieces, &hidden)
     }
 
     fn attend(
         &self,
-        layer: &Layer,
+        attention: &Attention,
         number: usize,
-        sequence: &mut Sequence,
+        pieces: &mut [Piece<'_>],
         angles: &Angles,
-        hidden: &mut [f32],
-    ) {
+        rows: &[QuantizedBlock],
+    ) -> Vec<QuantizedBlock> {
         let shape = &self.shape;
-        let count = hidden.len() / shape.hidden;
-        let (query_len, key_len) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-        let rows = self.normalize(hidden, &layer.attention_norm);
-        let tiles = self.multiply(&[&layer.query, &layer.key, &layer.value], &rows);
-        let (key_tile, value_tile) = (layer.query.tiles(), layer.query.tiles() + layer.key.tiles());
+        let dim = shape.head_dim;
+        let (query_len, key_len) = (shape.heads * dim, shape.kv_heads * dim);
+        let tiles = self.multiply(&attention.projections, rows);
 
         // Each row: its queries, its keys and its values, side by side.
         let row_len = query_len + 2 * key_len;
-        let mut heads = vec![0.0; count * row_len];
+        let mut heads = vec![0.0; tiles.rows * row_len];
         self.pool.chunks(&mut heads, row_len, |i, row| {
-            let (queries, rest) = row.split_at_mut(query_len);
-            let (keys, values) = rest.split_at_mut(key_len);
-            tiles.row(i, 0, queries);
-            tiles.row(i, key_tile, keys);
-            tiles.row(i, value_tile, values);
-            if let Some(bias) = &layer.bias {
+            tiles.row(i, 0, row);
+            if let Some(bias) = &attention.bias {
                 row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
             }
-            for (number, head) in row[..query_len + key_len].chunks_exact_mut(shape.head_dim).enumerate() {
-                if let Some((query_norm, key_norm)) = &layer.head_norms {
+            let (cos, sin) = angles.at(i);
+            for (number, head) in row[..query_len + key_len].chunks_exact_mut(dim).enumerate() {
+                if let Some((query_norm, key_norm)) = &attention.head_norms {
                     let weights = if number < shape.heads { query_norm } else { key_norm };
                     let input = head.to_vec();
                     self.isa.run(Norm { input: &input, weights, epsilon: shape.norm_epsilon, output: head });
                 }
-                let (cos, sin) = angles.at(i);
-                self.isa.run(Rotate { head, cos, sin, halves: shape.architecture != Architecture::Llama });
+                self.isa.run(Rotate { head, cos, sin, halves: shape.rope.halves });
             }
-            let scale = 1.0 / (shape.head_dim as f32).sqrt();
-            row[..query_len].iter_mut().for_each(|x| *x *= scale);
+            row[..query_len].iter_mut().for_each(|x| *x *= shape.scales.attention);
+        });
+        let mut first = 0;
+        for piece in &mut *pieces {
+            let count = piece.tokens.len();
+            let rows = &heads[first * row_len..(first + count) * row_len];
+            piece.sequence.store(number, &self.pool, rows, query_len, row_len);
+            first += count;
+        }
+
+        // Of each piece, of each key-value head: `[row][head of its group][head_dim]`.
+        let group = query_len / shape.kv_heads;
+        let mut context = vec![0.0; tiles.rows * query_len];
+        let (mut work, mut rest, mut first) = (Vec::new(), &mut context[..], 0);
+        for piece in &*pieces {
+            let count = piece.tokens.len();
+            for head in 0..shape.kv_heads {
+                for from in (0..count).step_by(ATTENTION_ROWS) {
+                    let rows = from..(from + ATTENTION_ROWS).min(count);
+                    let output;
+                    (output, rest) = rest.split_at_mut(rows.len() * group);
+                    work.push((&*piece.sequence, head, first, rows, count, output));
+                }
+            }
+            first += count;
+        }
+        self.pool.chunks(&mut work, 1, |_, work| {
+            let (sequence, head, first, rows, count, output) = &mut work[0];
+            let mut queries = Vec::with_capacity(output.len());
+            for i in rows.clone() {
+                queries.extend_from_slice(&heads[(*first + i) * row_len + *head * group..][..group]);
+            }
+            let (head, rows, window) = (*head, rows.clone(), attention.window);
+            sequence.attend(number, head, rows, *count, window, self.isa, &queries, output);
         });
 
-        sequence.store(number, &self.pool, &heads, query_len, row_len);
-        let context = sequence.attend(number, &self.pool, self.isa, &heads, row_len);
-        let mut quantized = vec![QuantizedBlock::default(); count * query_len / BLOCK];
-        let group = query_len / shape.kv_heads;
-        self.pool.chunks(&mut quantized, query_len / BLOCK, |i, output| {
-            let parts = context.chunks_exact(count * group).flat_map(|head| &head[i * group..][..group]);
-            let row: Vec<f32> = parts.copied().collect();
-            self.isa.run(Quantize { input: &row, output });
-        });
-        self.add(&layer.attention_output, &quantized, hidden);
+        let mut quantized = vec![QuantizedBlock::default(); tiles.rows * query_len / BLOCK];
+        let mut first = 0;
+        for piece in &*pieces {
+            let count = piece.tokens.len();
+            let context = &context[first * query_len..(first + count) * query_len];
+            let output = &mut quantized[first * query_len / BLOCK..(first + count) * query_len / BLOCK];
+            self.pool.chunks(output, query_len / BLOCK, |i, output| {
+                let parts = context.chunks_exact(count * group).flat_map(|head| &head[i * group..][..group]);
+                let row: Vec<f32> = parts.copied().collect();
+                self.isa.run(Quantize { input: &row, output });
+            });
+            first += count;
+        }
+        quantized
+    }
+
+    /// `remembered` is where the layer's part of a sequence's state begins.
+    fn convolve(
+        &self,
+        convolution: &Convolution,
+        remembered: usize,
+        pieces: &mut [Piece<'_>],
+        rows: &[QuantizedBlock],
+    ) -> Vec<QuantizedBlock> {
+        let (width, hidden) = (convolution.width, self.shape.hidden);
+        let tiles = self.multiply(std::slice::from_ref(&convolution.projection), rows);
+        let mut quantized = vec![QuantizedBlock::default(); tiles.rows * hidden / BLOCK];
+        let mut first = 0;
+        for piece in pieces {
+            let count = piece.tokens.len();
+            let state = &mut piece.sequence.state[remembered..][..(width - 1) * hidden];
+            // What the convolution sees, from the oldest that the first token sees.
+            let mut inputs = state.to_vec();
+            let mut gates = Vec::with_capacity(count * hidden);
+            let mut row = vec![0.0; 3 * hidden];
+            for i in first..first + count {
+                tiles.row(i, 0, &mut row);
+                inputs.extend(row[..hidden].iter().zip(&row[2 * hidden..]).map(|(b, x)| b * x));
+                gates.extend_from_slice(&row[hidden..2 * hidden]);
+            }
+            state.copy_from_slice(&inputs[count * hidden..]);
+            let output = &mut quantized[first * hidden / BLOCK..(first + count) * hidden / BLOCK];
+            self.pool.chunks(output, hidden / BLOCK, |i, output| {
+                let mut mixed = vec![0.0; hidden];
+                for (d, mixed) in mixed.iter_mut().enumerate() {
+                    let kernel = &convolution.kernel[d * width..][..width];
+                    let seen =
+                        kernel.iter().enumerate().map(|(j, weight)| weight * inputs[(i + j) * hidden + d]);
+                    *mixed = seen.sum::<f32>() * gates[i * hidden + d];
+                }
+                self.isa.run(Quantize { input: &mixed, output });
+            });
+            first += count;
+        }
+        quantized
     }
 
     fn feed_forward(&self, layer: &Layer, hidden: &mut [f32]) {
         let width = self.shape.feed_forward;
         let rows = self.normalize(hidden, &layer.feed_forward_norm);
-        let tiles = self.multiply(&[&layer.gate, &layer.up], &rows);
+        let tiles = self.multiply(&layer.gate_and_up, &rows);
         let mut quantized = vec![QuantizedBlock::default(); tiles.rows * width / BLOCK];
         self.pool.chunks(&mut quantized, width / BLOCK, |i, output| {
             let mut both = vec![0.0; 2 * width];
+            tiles.row(i, 0, &mut both);
             let (gate, up) = both.split_at_mut(width);
-            tiles.row(i, 0, gate);
-            tiles.row(i, layer.gate.tiles(), up);
-            self.isa.run(Gate { gate, up });
+            match self.shape.architecture {
+                Architecture::Gemma3 => self.isa.run(GateGelu { gate, up }),
+                _ => self.isa.run(Gate { gate, up }),
+            }
             self.isa.run(Quantize { input: gate, output });
         });
-        self.add(&layer.down, &quantized, hidden);
+        self.add(&layer.down, &quantized, layer.down_norm.as_deref(), hidden);
     }
 
-    /// `hidden` += `matrix` times `rows`.
-    fn add(&self, matrix: &Packed, rows: &[QuantizedBlock], hidden: &mut [f32]) {
-        let tiles = self.multiply(&[matrix], rows);
-        self.pool.chunks(hidden, self.shape.hidden, |i, row| tiles.add_row(i, row));
+    /// `hidden` += `matrix` times `rows`, normalized where there is a `norm`, times the residual scale.
+    fn add(&self, matrix: &Packed, rows: &[QuantizedBlock], norm: Option<&[f32]>, hidden: &mut [f32]) {
+        let tiles = self.multiply(std::slice::from_ref(matrix), rows);
+        let (scale, epsilon) = (self.shape.scales.residual, self.shape.norm_epsilon);
+        self.pool.chunks(hidden, self.shape.hidden, |i, row| {
+            let mut added = vec![0.0; row.len()];
+            tiles.row(i, 0, &mut added);
+            if let Some(weights) = norm {
+                let input = added.clone();
+                self.isa.run(Norm { input: &input, weights, epsilon, output: &mut added });
+            }
+            row.iter_mut().zip(&added).for_each(|(x, added)| *x += scale * added);
+        });
     }
 
     fn normalize(&self, hidden: &[f32], weights: &[f32]) -> Vec<QuantizedBlock> {
@@ -185,10 +305,10 @@ impl Network {
         quantized
     }
 
-    /// Matrices of as many columns, times the same rows: one wait for the threads instead of several.
-    fn multiply(&self, matrices: &[&Packed], activations: &[QuantizedBlock]) -> Tiles {
+    /// Matrices of as many columns, one above the other, times the same rows: one wait for the threads instead of several.
+    fn multiply(&self, matrices: &[Packed], activations: &[QuantizedBlock]) -> Tiles {
         let rows = activations.len() * BLOCK / matrices[0].columns;
-        let count: usize = matrices.iter().map(|matrix| matrix.tiles()).sum();
+        let count: usize = matrices.iter().map(Packed::tiles).sum();
         let mut tiles = vec![[0.0; TILE]; count * rows];
         self.pool.chunks(&mut tiles, rows, |mut number, out| {
             let mut matrices = matrices.iter();
@@ -203,18 +323,49 @@ impl Network {
         Tiles { tiles, rows }
     }
 
-    fn angles(&self, start: usize, count: usize) -> Angles {
-        let half = self.weights.frequencies.len();
-        let mut angles =
-            Angles { cos: Vec::with_capacity(count * half), sin: Vec::with_capacity(count * half), half };
-        for position in start..start + count {
-            for frequency in &self.weights.frequencies {
-                let (sin, cos) = (position as f64 * frequency).sin_cos();
-                angles.cos.push(cos as f32);
-                angles.sin.push(sin as f32);
-            }
+    fn outputs(&self, pieces: &[Piece<'_>], hidden: &[f32]) -> Vec<Output> {
+        let (width, vocab) = (self.shape.hidden, self.shape.vocab);
+        let (mut wanted, mut end) = (Vec::new(), 0);
+        for piece in pieces {
+            end += piece.tokens.len();
+            wanted.extend_from_slice(&hidden[(end - piece.logits) * width..end * width]);
         }
-        angles
+        let logits = if wanted.is_empty() { Vec::new() } else { self.logits(&wanted) };
+        let (mut first, mut end) = (0, 0);
+        let output = |piece: &Piece<'_>| {
+            end += piece.tokens.len();
+            first += piece.logits;
+            let mut states = vec![0.0; piece.hidden * width];
+            for (row, input) in states
+                .chunks_exact_mut(width)
+                .zip(hidden[(end - piece.hidden) * width..end * width].chunks_exact(width))
+            {
+                let (weights, epsilon) = (&self.weights.norm[..], self.shape.norm_epsilon);
+                self.isa.run(Norm { input, weights, epsilon, output: row });
+            }
+            let logits = logits[(first - piece.logits) * vocab..first * vocab].to_vec();
+            Output { logits, hidden: states }
+        };
+        pieces.iter().map(output).collect()
+    }
+
+    /// `[row][vocab]` for rows of hidden states.
+    fn logits(&self, hidden: &[f32]) -> Vec<f32> {
+        let (vocab, scales) = (self.shape.vocab, self.shape.scales);
+        let rows = self.normalize(hidden, &self.weights.norm);
+        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
+        let tiles = self.multiply(std::slice::from_ref(head), &rows);
+        let mut logits = vec![0.0; tiles.rows * vocab];
+        self.pool.chunks(&mut logits, vocab, |i, row| {
+            tiles.row(i, 0, row);
+            if scales.logits != 1.0 {
+                row.iter_mut().for_each(|x| *x *= scales.logits);
+            }
+            if let Some(cap) = scales.logit_cap {
+                row.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+            }
+        });
+        logits
     }
 }
 
@@ -231,12 +382,6 @@ impl Tiles {
             out.copy_from_slice(&self.tiles[(tile + i) * self.rows + row][..out.len()]);
         }
     }
-
-    fn add_row(&self, row: usize, out: &mut [f32]) {
-        for (i, out) in out.chunks_mut(TILE).enumerate() {
-            out.iter_mut().zip(&self.tiles[i * self.rows + row]).for_each(|(out, x)| *out += x);
-        }
-    }
 }
 
 /// Cosines and sines by which the heads of each row are rotated.
@@ -247,7 +392,24 @@ struct Angles {
 }
 
 impl Angles {
+    fn new(frequencies: &[f64], positions: &[usize], factor: f32) -> Self {
+        let half = frequencies.len();
+        let size = positions.len() * half;
+        let mut angles = Self { cos: Vec::with_capacity(size), sin: Vec::with_capacity(size), half };
+        for position in positions {
+            for frequency in frequencies {
+                let (sin, cos) = (*position as f64 * frequency).sin_cos();
+                angles.cos.push(cos as f32 * factor);
+                angles.sin.push(sin as f32 * factor);
+            }
+        }
+        angles
+    }
+
     fn at(&self, row: usize) -> (&[f32], &[f32]) {
         (&self.cos[row * self.half..][..self.half], &self.sin[row * self.half..][..self.half])
     }
 }
+
+/// Rows of a prompt whose queries are one piece of work.
+const ATTENTION_ROWS: usize = 16;

@@ -175,13 +175,12 @@ pub(crate) fn packed_bytes(tensor: &Tensor<'_>) -> u64 {
     elements.div_ceil((TILE * BLOCK) as u64) * block as u64
 }
 
-/// A vector of `len` floats.
-pub(crate) fn vector(header: &Header<'_>, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+/// The floats of a tensor of this shape, outermost first.
+pub(crate) fn vector(header: &Header<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
     let tensor = header.tensor(name)?;
-    let found = || tensor.shape.clone();
-    if tensor.shape != [len] {
-        let (path, tensor) = (header.path().into(), name.into());
-        return Err(LoadError::Shape { path, tensor, found: found(), expected: vec![len] });
+    if tensor.shape != shape {
+        let (path, tensor, found) = (header.path().into(), name.into(), tensor.shape.clone());
+        return Err(LoadError::Shape { path, tensor, found, expected: shape.into() });
     }
     floats(tensor.kind, tensor.bytes).map_err(|what| LoadError::Damaged {
         path: header.path().into(),

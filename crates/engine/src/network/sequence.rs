@@ -1,68 +1,100 @@
-//! The keys and values of a conversation, in half precision, all set aside before its first token.
+//! What a conversation remembers: keys and values in half precision, in parts that conversations share.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::slice::HalfFloatSliceExt;
 
+use super::attention::{Attend, Span};
 use super::kernel::Isa;
-use super::lanes::Attend;
 use super::pool::Pool;
 use crate::gguf::Shape;
 
+/// Parts that are complete, which other sequences may share, and a part of its own, at whose end tokens are appended.
 pub(crate) struct Sequence {
+    shared: Vec<Arc<Part>>,
+    own: Part,
+    /// What the convolutions remember, `[layer][width - 1][hidden]`, oldest first.
+    pub(super) state: Vec<f32>,
+}
+
+/// Keys and values of consecutive tokens, all set aside before the first.
+struct Part {
     /// `[layer][head][position / 16][head_dim][16]`: a query meets 16 keys at once.
     keys: Vec<u16>,
     /// `[layer][head][position][head_dim]`.
     values: Vec<u16>,
+    layers: usize,
     kv_heads: usize,
-    heads: usize,
     head_dim: usize,
     /// A multiple of 16.
     capacity: usize,
     len: usize,
+    taken: Taken,
+}
+
+/// Bytes that all parts of a network take.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Taken(Arc<AtomicU64>);
+
+impl Taken {
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes of the keys and values of a part of `tokens` tokens.
+pub(crate) fn part_bytes(shape: &Shape, tokens: usize) -> u64 {
+    let per_token = 2 * 2 * (shape.attentions() * shape.kv_heads * shape.head_dim) as u64;
+    per_token.saturating_mul(tokens.next_multiple_of(16) as u64)
 }
 
 impl Sequence {
-    pub(super) fn new(shape: &Shape, capacity: usize) -> Self {
-        let capacity = capacity.next_multiple_of(16);
-        let size = shape.layers * shape.kv_heads * capacity * shape.head_dim;
-        let (kv_heads, heads, head_dim) = (shape.kv_heads, shape.heads, shape.head_dim);
-        Self { keys: vec![0; size], values: vec![0; size], kv_heads, heads, head_dim, capacity, len: 0 }
+    /// Empty, with room for `capacity` tokens.
+    pub(super) fn new(shape: &Shape, capacity: usize, taken: &Taken) -> Self {
+        let own = Part::new(shape.attentions(), shape.kv_heads, shape.head_dim, capacity, taken.clone());
+        Self { shared: Vec::new(), own, state: vec![0.0; shape.state_len()] }
     }
 
+    /// Tokens so far.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.shared.iter().map(|part| part.len).sum::<usize>() + self.own.len
     }
 
-    /// A copy with room for `capacity` tokens in all.
-    pub(crate) fn fork(&self, capacity: usize) -> Self {
-        let capacity = capacity.max(self.len).next_multiple_of(16);
-        let (old, new) = (self.capacity * self.head_dim, capacity * self.head_dim);
-        let filled = self.len.next_multiple_of(16) * self.head_dim;
-        let copy = |from: &[u16]| {
-            let mut to = vec![0; from.len() / old * new];
-            for (from, to) in from.chunks_exact(old).zip(to.chunks_exact_mut(new)) {
-                to[..filled].copy_from_slice(&from[..filled]);
-            }
-            to
-        };
-        let (kv_heads, heads, head_dim) = (self.kv_heads, self.heads, self.head_dim);
-        let (keys, values) = (copy(&self.keys), copy(&self.values));
-        Self { keys, values, kv_heads, heads, head_dim, capacity, len: self.len }
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A sequence that goes on from here without copying, with room for `capacity` tokens more. What is here so far is
+    /// never changed again; where this sequence goes on too, it needs a room of its own first.
+    pub(crate) fn branch(&mut self, capacity: usize) -> Self {
+        if self.own.len > 0 {
+            let empty = self.own.like(0);
+            self.shared.push(Arc::new(std::mem::replace(&mut self.own, empty)));
+        }
+        Self { shared: self.shared.clone(), own: self.own.like(capacity), state: self.state.clone() }
     }
 
     pub(super) fn grow(&mut self, tokens: usize) {
-        self.len += tokens;
-        assert!(self.len <= self.capacity, "a request's tokens were counted before it began");
+        self.own.len += tokens;
+        assert!(self.own.len <= self.own.capacity, "a request's tokens were counted before it began");
     }
 
-    /// Puts the keys of layer `layer`, which lie from `start` in each row of `rows`, and the values after them, at the
-    /// positions from `len`.
+    /// Puts the keys of attention layer `layer`, which lie from `start` in each row of `rows`, and the values after
+    /// them, behind the tokens so far.
     pub(super) fn store(&mut self, layer: usize, pool: &Pool, rows: &[f32], start: usize, row_len: usize) {
-        let (dim, from, key_len) = (self.head_dim, self.len, self.kv_heads * self.head_dim);
-        let head_len = self.capacity * dim;
-        let layer = layer * self.kv_heads * head_len..(layer + 1) * self.kv_heads * head_len;
+        let part = &mut self.own;
+        let (dim, from, key_len) = (part.head_dim, part.len, part.kv_heads * part.head_dim);
+        let place = part.layer(layer);
+        let head_len = part.capacity * dim;
         let row = |i: usize, head: usize| &rows[i * row_len + start + head * dim..];
         let count = rows.len() / row_len;
-        pool.chunks(&mut self.keys[layer.clone()], head_len, |head, keys| {
+        let mut both: Vec<_> = part.keys[place.clone()]
+            .chunks_mut(head_len)
+            .zip(part.values[place].chunks_mut(head_len))
+            .collect();
+        let store = |head: usize, (keys, values): &mut (&mut [u16], &mut [u16])| {
             let mut halves = vec![half::f16::ZERO; dim];
             for i in 0..count {
                 let position = from + i;
@@ -71,66 +103,88 @@ impl Sequence {
                 for (column, key) in tile.chunks_exact_mut(16).zip(&halves) {
                     column[position % 16] = key.to_bits();
                 }
-            }
-        });
-        pool.chunks(&mut self.values[layer], head_len, |head, values| {
-            let mut halves = vec![half::f16::ZERO; dim];
-            for i in 0..count {
                 halves.convert_from_f32_slice(&row(i, head)[key_len..][..dim]);
-                let place = &mut values[(from + i) * dim..][..dim];
+                let place = &mut values[position * dim..][..dim];
                 place.iter_mut().zip(&halves).for_each(|(place, value)| *place = value.to_bits());
             }
-        });
+        };
+        if count < FEW {
+            both.iter_mut().enumerate().for_each(|(head, both)| store(head, both));
+        } else {
+            pool.chunks(&mut both, 1, |head, both| store(head, &mut both[0]));
+        }
     }
 
-    /// What the queries at the beginning of each row of `rows` see: `[key-value head][row][head of its group][head_dim]`.
-    /// The rows' own keys and values have been stored.
+    /// Attention of rows `rows` of `heads`, one key-value head: `[row][head of its group][head_dim]` into `output`. The
+    /// rows' own keys and values have been stored, and `appended` tokens of them.
+    #[expect(clippy::too_many_arguments)]
     pub(super) fn attend(
         &self,
         layer: usize,
-        pool: &Pool,
+        head: usize,
+        rows: Range<usize>,
+        appended: usize,
+        window: Option<usize>,
         isa: Isa,
-        rows: &[f32],
-        row_len: usize,
-    ) -> Vec<f32> {
-        let (dim, group) = (self.head_dim, self.heads / self.kv_heads);
-        let (count, head_len) = (rows.len() / row_len, self.capacity * dim);
-        let rows_at_once = ROWS.min(count);
-        let mut output = vec![0.0; count * self.heads * dim];
-        // Every head has the same number of pieces; the last may be short, so the pieces are cut head by head.
-        let pieces: Vec<(usize, usize, &mut [f32])> = output
-            .chunks_mut(count * group * dim)
-            .enumerate()
-            .flat_map(|(head, output)| {
-                let pieces = output.chunks_mut(rows_at_once * group * dim).enumerate();
-                pieces.map(move |(piece, output)| (head, piece * rows_at_once, output))
+        queries: &[f32],
+        output: &mut [f32],
+    ) {
+        let dim = self.own.head_dim;
+        let group = output.len() / (rows.len() * dim);
+        let visible: Vec<Range<usize>> = rows
+            .flat_map(|i| {
+                let end = self.len() + i + 1;
+                let start = window.map_or(0, |window| end.saturating_sub(window));
+                std::iter::repeat_n(start..end, group)
             })
             .collect();
-        let mut pieces = pieces;
-        pool.chunks(&mut pieces, 1, |_, piece| {
-            let (head, first, output) = &mut piece[0];
-            let piece_rows = output.len() / (group * dim);
-            let place = (layer * self.kv_heads + *head) * head_len;
-            let mut queries = Vec::with_capacity(output.len());
-            let mut visible = Vec::with_capacity(piece_rows * group);
-            for i in *first..*first + piece_rows {
-                queries.extend_from_slice(&rows[i * row_len + *head * group * dim..][..group * dim]);
-                visible.extend(std::iter::repeat_n(self.len + i + 1, group));
-            }
-            let most = (self.len + *first + piece_rows).next_multiple_of(16);
-            isa.run(Attend {
-                queries: &queries,
-                visible: &visible,
-                keys: &self.keys[place..][..head_len],
-                values: &self.values[place..][..head_len],
-                head_dim: dim,
-                scratch: &mut vec![0.0; Attend::AT_ONCE * most],
-                output,
-            });
+        let mut spans: Vec<Span<'_>> =
+            self.shared.iter().map(|part| part.span(layer, head, part.len)).collect();
+        spans.push(self.own.span(layer, head, self.own.len + appended));
+        let slots: usize = spans.iter().map(Span::slots).sum();
+        let mut scratch = vec![0.0; Attend::AT_ONCE.min(visible.len()) * slots];
+        isa.run(Attend {
+            queries,
+            visible: &visible,
+            spans: &spans,
+            head_dim: dim,
+            scratch: &mut scratch,
+            output,
         });
-        output
     }
 }
 
-/// Rows of a prompt whose queries are one piece of work.
-const ROWS: usize = 16;
+impl Part {
+    fn new(layers: usize, kv_heads: usize, head_dim: usize, capacity: usize, taken: Taken) -> Self {
+        let capacity = capacity.next_multiple_of(16);
+        let size = layers * kv_heads * capacity * head_dim;
+        let (keys, values) = (vec![0; size], vec![0; size]);
+        taken.0.fetch_add(4 * size as u64, Ordering::Relaxed);
+        Self { keys, values, layers, kv_heads, head_dim, capacity, len: 0, taken }
+    }
+
+    /// An empty one of the same model.
+    fn like(&self, capacity: usize) -> Self {
+        Self::new(self.layers, self.kv_heads, self.head_dim, capacity, self.taken.clone())
+    }
+
+    fn layer(&self, layer: usize) -> Range<usize> {
+        let size = self.kv_heads * self.capacity * self.head_dim;
+        layer * size..(layer + 1) * size
+    }
+
+    fn span(&self, layer: usize, head: usize, len: usize) -> Span<'_> {
+        let size = self.capacity * self.head_dim;
+        let place = self.layer(layer).start + head * size..self.layer(layer).start + (head + 1) * size;
+        Span { keys: &self.keys[place.clone()], values: &self.values[place], len }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.taken.0.fetch_sub(4 * self.keys.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Fewer rows than this are not worth waking a thread.
+const FEW: usize = 8;

@@ -10,7 +10,7 @@ fn network(isa: Isa, threads: usize) -> Network {
     let mapping = mapping();
     let header = Header::read(mapping.path(), &mapping).unwrap();
     let shape = Shape::read(&header).unwrap();
-    Network { isa, ..Network::load(&header, &shape, threads).unwrap() }
+    Network { isa, ..Network::load(&header, &shape, 4096, threads).unwrap() }
 }
 
 /// `<|im_start|>system\nYou triage alerts.<|im_end|>\n...`, from `tests/data/tokens.json`.
@@ -40,7 +40,7 @@ fn logits_are_within_two_percent_of_candles() {
     for isa in Isa::supported() {
         let network = network(isa, 1);
         let mut sequence = network.sequence(prompt.len());
-        let got = network.forward(&mut sequence, &prompt);
+        let got = network.next(&mut sequence, &prompt);
         let relative = relative(&got, &expected);
         println!("{}: relative L2 {relative:.5}", isa.name());
         assert!(relative < 0.02, "{}: {relative}", isa.name());
@@ -55,7 +55,7 @@ fn the_five_likeliest_words_are_those_of_llama_cpp() {
     let prompt = prompt();
     for isa in Isa::supported() {
         let network = network(isa, 1);
-        let logits = network.forward(&mut network.sequence(prompt.len()), &prompt);
+        let logits = network.next(&mut network.sequence(prompt.len()), &prompt);
         let total = logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
         for (id, expected) in known {
             let got = f64::from(logits[id]) - total;
@@ -64,28 +64,60 @@ fn the_five_likeliest_words_are_those_of_llama_cpp() {
     }
 }
 
+/// Appends `tokens` and gives the logits after each.
+fn each(network: &Network, sequence: &mut Sequence, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let piece = Piece { sequence, tokens, logits: tokens.len(), hidden: 0 };
+    let output = network.forward(&mut [piece]).pop().unwrap();
+    output.logits.chunks(network.shape().vocab).map(<[f32]>::to_vec).collect()
+}
+
 #[test]
-fn pieces_threads_and_copies_do_not_change_a_bit() {
-    let prompt: Vec<u32> = prompt().into_iter().cycle().take(150).collect();
+fn rows_threads_and_neighbours_do_not_change_a_bit() {
+    let prompt: Vec<u32> = prompt().into_iter().cycle().take(120).collect();
     for isa in Isa::supported() {
         let network = network(isa, 1);
-        let mut whole = network.sequence(160);
-        network.append(&mut whole, &prompt[..100]);
-        let expected = network.forward_each(&mut whole, &prompt[100..]);
+        let mut whole = network.sequence(50);
+        network.next(&mut whole, &prompt[..50]);
+        let mut whole = whole.branch(100);
+        network.next(&mut whole, &prompt[50..70]);
+        let expected = each(&network, &mut whole, &prompt[70..]);
 
-        let mut pieces = network.sequence(60);
-        let mut got = Vec::new();
-        for token in &prompt[..9] {
-            got = network.forward(&mut pieces, &[*token]);
-        }
-        assert!(got.iter().all(|logit| logit.is_finite()));
-        network.append(&mut pieces, &prompt[9..50]);
         let threads = super::tests::network(isa, 3);
-        let mut pieces = pieces.fork(160);
-        for chunk in prompt[50..].chunks(7) {
-            got = threads.forward(&mut pieces, chunk);
+        let mut pieces = threads.sequence(50);
+        for token in &prompt[..9] {
+            threads.next(&mut pieces, &[*token]);
         }
-        assert_eq!(pieces.len(), 150);
+        for chunk in prompt[9..50].chunks(7) {
+            threads.next(&mut pieces, chunk);
+        }
+        let (mut one, mut other) = (pieces.branch(100), pieces.branch(30));
+        let mut got = Vec::new();
+        for chunk in prompt[50..].chunks(10) {
+            // Another sequence goes its own way beside it.
+            let tokens = &prompt[..chunk.len().min(30 - other.len().saturating_sub(50))];
+            let mut pieces = vec![Piece { sequence: &mut one, tokens: chunk, logits: 1, hidden: 0 }];
+            if !tokens.is_empty() {
+                pieces.insert(0, Piece { sequence: &mut other, tokens, logits: 0, hidden: 2 });
+            }
+            got = threads.forward(&mut pieces).pop().unwrap().logits;
+        }
+        assert_eq!((one.len(), other.len()), (120, 80));
         assert_eq!(got, *expected.last().unwrap(), "{}", isa.name());
     }
+}
+
+#[test]
+fn a_branch_shares_what_is_before_it_and_frees_its_own() {
+    let network = network(Isa::Portable, 2);
+    let prompt = prompt();
+    let mut shared = network.sequence(prompt.len());
+    network.next(&mut shared, &prompt);
+    let before = network.sequence_bytes();
+    assert_eq!(before, part_bytes(network.shape(), prompt.len()));
+    let mut branches: Vec<Sequence> = (0..3).map(|_| shared.branch(16)).collect();
+    assert_eq!(network.sequence_bytes(), before + 3 * part_bytes(network.shape(), 16));
+    let logits: Vec<_> = branches.iter_mut().map(|branch| network.next(branch, &prompt[..4])).collect();
+    assert_eq!(logits[0], logits[2]);
+    drop((shared, branches));
+    assert_eq!(network.sequence_bytes(), 0);
 }

@@ -1,9 +1,9 @@
-//! The tensors of a model, by the names that llama.cpp gives them.
+//! The tensors of a model, by the names that llama.cpp gives them (its `llama-arch.cpp`).
 
 use super::packed::{Packed, vector};
 use super::pool::Pool;
 use crate::error::LoadError;
-use crate::gguf::{Architecture, Header, Shape};
+use crate::gguf::{Architecture, Header, Mixer, Shape};
 
 pub(super) struct Weights {
     pub(super) embedding: Packed,
@@ -11,83 +11,185 @@ pub(super) struct Weights {
     pub(super) norm: Vec<f32>,
     /// Absent where the embedding serves.
     pub(super) head: Option<Packed>,
-    /// Radians a position, for each pair of numbers in a head.
-    pub(super) frequencies: Vec<f64>,
+    pub(super) rotation: Rotation,
+}
+
+/// Radians a position, for each pair of numbers in a head.
+pub(super) struct Rotation {
+    pub(super) global: Vec<f64>,
+    /// Of layers with a window; empty where there are none.
+    pub(super) local: Vec<f64>,
 }
 
 pub(super) struct Layer {
-    pub(super) attention_norm: Vec<f32>,
-    pub(super) query: Packed,
-    pub(super) key: Packed,
-    pub(super) value: Packed,
+    pub(super) norm: Vec<f32>,
+    pub(super) mixing: Mixing,
+    /// Of what the mixing adds (Gemma 3).
+    pub(super) mixing_norm: Option<Vec<f32>>,
+    pub(super) feed_forward_norm: Vec<f32>,
+    /// The gate's rows, then as many of what it lets through: two tensors, or one (Phi 3).
+    pub(super) gate_and_up: Vec<Packed>,
+    pub(super) down: Packed,
+    /// Of what the feed-forward part adds (Gemma 3).
+    pub(super) down_norm: Option<Vec<f32>>,
+}
+
+pub(super) enum Mixing {
+    Attention(Box<Attention>),
+    Convolution(Convolution),
+}
+
+pub(super) struct Attention {
+    /// Rows of queries, keys and values: three tensors, or one (Phi 3).
+    pub(super) projections: Vec<Packed>,
     /// Of queries, keys and values, in a row (Qwen 2).
     pub(super) bias: Option<Vec<f32>>,
-    /// Of each head's query and key (Qwen 3).
+    /// Of each head's query and key.
     pub(super) head_norms: Option<(Vec<f32>, Vec<f32>)>,
-    pub(super) attention_output: Packed,
-    pub(super) feed_forward_norm: Vec<f32>,
-    pub(super) gate: Packed,
-    pub(super) up: Packed,
-    pub(super) down: Packed,
+    pub(super) output: Packed,
+    /// Keys that a token sees, itself among them.
+    pub(super) window: Option<usize>,
+}
+
+/// LFM2's short convolution: out = output (c * convolution (b * x)), where b, c and x are projections.
+pub(super) struct Convolution {
+    /// Rows of b, c and x.
+    pub(super) projection: Packed,
+    /// `[hidden][width]`, the newest token's weight last.
+    pub(super) kernel: Vec<f32>,
+    pub(super) width: usize,
+    pub(super) output: Packed,
 }
 
 impl Weights {
-    pub(super) fn read(header: &Header<'_>, shape: &Shape, pool: &Pool) -> Result<Self, LoadError> {
+    /// For sequences of at most `context` tokens.
+    pub(super) fn read(
+        header: &Header<'_>,
+        shape: &Shape,
+        context: usize,
+        pool: &Pool,
+    ) -> Result<Self, LoadError> {
+        let tensors = Tensors { header, shape, pool };
         let table = (shape.vocab, shape.hidden);
-        let head = match header.tensors.contains_key("output.weight") {
-            true => Some(Packed::read(header, "output.weight", table, pool)?),
+        let head = match tensors.has("output.weight") {
+            true => Some(tensors.matrix("output.weight", table)?),
             false => None,
         };
-        let pairs = shape.rope_dim / 2;
-        let stretch = match header.tensors.contains_key("rope_freqs.weight") {
-            true => vector(header, "rope_freqs.weight", pairs)?,
-            false => vec![1.0; pairs],
+        let norm = match shape.architecture {
+            Architecture::Lfm2 => "token_embd_norm.weight",
+            _ => "output_norm.weight",
         };
-        let frequency = |pair: usize| shape.rope_base.powf(-2.0 * pair as f64 / shape.rope_dim as f64);
         Ok(Self {
-            embedding: Packed::read(header, "token_embd.weight", table, pool)?,
-            layers: (0..shape.layers)
-                .map(|i| Layer::read(header, shape, i, pool))
-                .collect::<Result<_, _>>()?,
-            norm: vector(header, "output_norm.weight", shape.hidden)?,
+            embedding: tensors.matrix("token_embd.weight", table)?,
+            layers: (0..shape.mixers.len()).map(|i| tensors.layer(i)).collect::<Result<_, _>>()?,
+            norm: tensors.vector(norm, shape.hidden)?,
             head,
-            frequencies: (0..pairs).map(|pair| frequency(pair) / f64::from(stretch[pair])).collect(),
+            rotation: tensors.rotation(context)?,
         })
     }
 }
 
-impl Layer {
-    fn read(header: &Header<'_>, shape: &Shape, number: usize, pool: &Pool) -> Result<Self, LoadError> {
+struct Tensors<'a> {
+    header: &'a Header<'a>,
+    shape: &'a Shape,
+    pool: &'a Pool,
+}
+
+impl Tensors<'_> {
+    fn layer(&self, number: usize) -> Result<Layer, LoadError> {
+        let shape = self.shape;
         let (hidden, wide) = (shape.hidden, shape.feed_forward);
+        let name = |part: &str| format!("blk.{number}.{part}.weight");
+        let norm = |part: &str| self.vector(&name(part), hidden);
+        let is_gemma = shape.architecture == Architecture::Gemma3;
+        Ok(Layer {
+            norm: norm("attn_norm")?,
+            mixing: match shape.mixers[number] {
+                Mixer::Global => Mixing::Attention(Box::new(self.attention(number, None)?)),
+                Mixer::Local { window } => Mixing::Attention(Box::new(self.attention(number, Some(window))?)),
+                Mixer::Convolution { width } => Mixing::Convolution(Convolution {
+                    projection: self.matrix(&name("shortconv.in_proj"), (3 * hidden, hidden))?,
+                    kernel: self.table(&name("shortconv.conv"), (hidden, width))?,
+                    width,
+                    output: self.matrix(&name("shortconv.out_proj"), (hidden, hidden))?,
+                }),
+            },
+            mixing_norm: is_gemma.then(|| norm("post_attention_norm")).transpose()?,
+            feed_forward_norm: norm("ffn_norm")?,
+            gate_and_up: match shape.architecture {
+                Architecture::Phi3 => vec![self.matrix(&name("ffn_up"), (2 * wide, hidden))?],
+                _ => vec![
+                    self.matrix(&name("ffn_gate"), (wide, hidden))?,
+                    self.matrix(&name("ffn_up"), (wide, hidden))?,
+                ],
+            },
+            down: self.matrix(&name("ffn_down"), (hidden, wide))?,
+            down_norm: is_gemma.then(|| norm("post_ffw_norm")).transpose()?,
+        })
+    }
+
+    fn attention(&self, number: usize, window: Option<usize>) -> Result<Attention, LoadError> {
+        let shape = self.shape;
         let (queries, keys) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         let name = |part: &str| format!("blk.{number}.{part}");
-        let matrix = |part: &str, rows, columns| {
-            Packed::read(header, &name(&format!("{part}.weight")), (rows, columns), pool)
-        };
-        let norm = |part: &str, len| vector(header, &name(&format!("{part}.weight")), len);
-        let bias = |part: &str, len| vector(header, &name(&format!("{part}.bias")), len);
-        Ok(Self {
-            attention_norm: norm("attn_norm", hidden)?,
-            query: matrix("attn_q", queries, hidden)?,
-            key: matrix("attn_k", keys, hidden)?,
-            value: matrix("attn_v", keys, hidden)?,
-            bias: match header.tensors.contains_key(name("attn_q.bias").as_str()) {
+        let matrix = |part: &str, rows| self.matrix(&name(&format!("{part}.weight")), (rows, shape.hidden));
+        let head_norm = |part: &str| self.vector(&name(&format!("{part}.weight")), shape.head_dim);
+        let bias = |part: &str, len| self.vector(&name(&format!("{part}.bias")), len);
+        Ok(Attention {
+            projections: match shape.architecture {
+                Architecture::Phi3 => vec![matrix("attn_qkv", queries + 2 * keys)?],
+                _ => vec![matrix("attn_q", queries)?, matrix("attn_k", keys)?, matrix("attn_v", keys)?],
+            },
+            bias: match self.has(&name("attn_q.bias")) {
                 true => {
                     Some([bias("attn_q", queries)?, bias("attn_k", keys)?, bias("attn_v", keys)?].concat())
                 }
                 false => None,
             },
             head_norms: match shape.architecture {
-                Architecture::Qwen3 => {
-                    Some((norm("attn_q_norm", shape.head_dim)?, norm("attn_k_norm", shape.head_dim)?))
+                Architecture::Qwen3 | Architecture::Gemma3 | Architecture::Lfm2 => {
+                    Some((head_norm("attn_q_norm")?, head_norm("attn_k_norm")?))
                 }
-                Architecture::Llama | Architecture::Qwen2 => None,
+                _ => None,
             },
-            attention_output: matrix("attn_output", hidden, queries)?,
-            feed_forward_norm: norm("ffn_norm", hidden)?,
-            gate: matrix("ffn_gate", wide, hidden)?,
-            up: matrix("ffn_up", wide, hidden)?,
-            down: matrix("ffn_down", hidden, wide)?,
+            output: self.matrix(&name("attn_output.weight"), (shape.hidden, queries))?,
+            window,
         })
+    }
+
+    fn rotation(&self, context: usize) -> Result<Rotation, LoadError> {
+        let rope = &self.shape.rope;
+        let pairs = rope.dim / 2;
+        let long = if context > rope.original_context { "long" } else { "short" };
+        let names = ["rope_freqs.weight".to_owned(), format!("rope_factors_{long}.weight")];
+        let stretch = match names.iter().find(|name| self.has(name)) {
+            Some(name) => self.vector(name, pairs)?,
+            None => vec![1.0; pairs],
+        };
+        let frequency = |base: f64, pair: usize| {
+            base.powf(-2.0 * pair as f64 / rope.dim as f64) / f64::from(stretch[pair])
+        };
+        let has_local = self.shape.mixers.iter().any(|mixer| matches!(mixer, Mixer::Local { .. }));
+        let locals = if has_local { pairs } else { 0 };
+        Ok(Rotation {
+            global: (0..pairs).map(|pair| frequency(rope.base, pair) / rope.factor).collect(),
+            local: (0..locals).map(|pair| frequency(rope.local_base, pair)).collect(),
+        })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.header.tensors.contains_key(name)
+    }
+
+    fn matrix(&self, name: &str, size: (usize, usize)) -> Result<Packed, LoadError> {
+        Packed::read(self.header, name, size, self.pool)
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+        vector(self.header, name, &[len])
+    }
+
+    fn table(&self, name: &str, (rows, columns): (usize, usize)) -> Result<Vec<f32>, LoadError> {
+        vector(self.header, name, &[rows, columns])
     }
 }
