@@ -139,8 +139,8 @@ impl Schedule {
     /// Lets those join that there is room for, the most urgent first; none overtakes a more urgent one for being smaller.
     fn admit(&mut self, tools: &Tools) {
         while let Some(first) = self.waiting.first() {
-            let writing = self.running.iter().filter(|running| running.is_writing()).count();
-            if matches!(first.work, Work::Generate(_)) && writing >= tools.batch {
+            let answers = self.running.iter().filter(|running| matches!(running.work, Work::Generate(_)));
+            if matches!(first.work, Work::Generate(_)) && answers.count() >= tools.batch {
                 // Scores are short: they need not wait for an answer's end.
                 let Some(at) = self.waiting.iter().position(|next| matches!(next.work, Work::Score(_)))
                 else {
@@ -150,7 +150,10 @@ impl Schedule {
                 self.waiting.insert(0, score);
                 continue;
             }
-            let needed = first.bytes(tools);
+            // Held from here on, so that what it begins with is not given up to make room for it.
+            let known = self.prefixes.longest(&first.prompt, first.limit());
+            let known = known.unwrap_or_else(|| tools.network.sequence(0));
+            let needed = first.bytes(tools, known.len());
             let mut is_short = self.is_short(tools, needed);
             while is_short.is_some() && self.prefixes.drop_oldest() {
                 is_short = self.is_short(tools, needed);
@@ -167,7 +170,7 @@ impl Schedule {
                     continue;
                 }
             };
-            let running = waiting.start(tools, &mut self.prefixes);
+            let running = waiting.start(tools, &mut self.prefixes, known);
             self.running.push(running);
         }
     }
@@ -266,25 +269,31 @@ impl Waiting {
         Ok(Self { ticket, priority, control, prompt, work })
     }
 
-    /// Bytes of all of its keys and values, should none of them be known.
-    fn bytes(&self, tools: &Tools) -> u64 {
+    /// Bytes of its keys and values, but for the first `known` tokens.
+    fn bytes(&self, tools: &Tools, known: usize) -> u64 {
         let shape = tools.network.shape();
-        let starts = std::iter::once(0).chain(self.prompt.ends.iter().copied());
-        let parts = starts.zip(&self.prompt.ends).map(|(start, end)| part_bytes(shape, end - start));
-        parts.sum::<u64>() + self.work.bytes(shape, self.prompt.own_tokens())
+        part_bytes_from(shape, known, &self.prompt.ends) + self.work.bytes(shape, self.prompt.own_tokens())
     }
 
-    fn start(self, tools: &Tools, prefixes: &mut Prefixes) -> Running {
+    /// The longest beginning of its prompt that it may take as known.
+    fn limit(&self) -> usize {
+        self.work.limit(&self.prompt)
+    }
+
+    /// Begins after the tokens that are known.
+    fn start(self, tools: &Tools, prefixes: &mut Prefixes, known: Sequence) -> Running {
         let Self { ticket, priority, control, prompt, work } = self;
-        let sequence = tools.network.sequence(0);
         let mut running =
-            Running { ticket, priority, control, prompt, sequence, part: None, promised: 0, work };
-        running.adopt(tools, prefixes);
-        if running.sequence.is_empty() {
-            running.enter_part(tools, prefixes);
-        }
+            Running { ticket, priority, control, prompt, sequence: known, part: None, promised: 0, work };
+        running.go_on(tools, prefixes);
         running
     }
+}
+
+/// Bytes of the parts of a prompt that begin at `start`.
+fn part_bytes_from(shape: &Shape, start: usize, ends: &[usize]) -> u64 {
+    let ends = ends.iter().filter(|end| **end > start);
+    ends.scan(start, |start, end| Some(part_bytes(shape, end - std::mem::replace(start, *end)))).sum()
 }
 
 impl Running {
@@ -318,20 +327,20 @@ impl Running {
 
     /// Goes on from the longest beginning that is known, if it is longer than what has been read.
     fn adopt(&mut self, tools: &Tools, prefixes: &mut Prefixes) {
-        // Where the states of the user text are wanted, it is computed even if it is known.
-        let limit = match &self.work {
-            Work::Score(scored) if scored.wants_hidden() => self.prompt.user.start,
-            _ => usize::MAX,
-        };
-        let Some(sequence) = prefixes.longest(&self.prompt, limit) else { return };
-        if sequence.len() > self.sequence.len() {
-            self.sequence = sequence;
-            match &mut self.work {
-                Work::Generate(generation) => generation.cached_tokens = self.sequence.len(),
-                Work::Score(scored) => scored.cached_tokens = self.sequence.len(),
-            }
-            self.enter_part(tools, prefixes);
+        let known = prefixes.longest(&self.prompt, self.work.limit(&self.prompt));
+        if let Some(known) = known.filter(|known| known.len() > self.sequence.len()) {
+            self.sequence = known;
+            self.go_on(tools, prefixes);
         }
+    }
+
+    /// Begins where the tokens end that were known.
+    fn go_on(&mut self, tools: &Tools, prefixes: &mut Prefixes) {
+        match &mut self.work {
+            Work::Generate(generation) => generation.cached_tokens = self.sequence.len(),
+            Work::Score(scored) => scored.cached_tokens = self.sequence.len(),
+        }
+        self.enter_part(tools, prefixes);
     }
 
     /// Takes memory for what comes next: a part of the prompt, or what is computed for this task alone.
@@ -342,10 +351,7 @@ impl Running {
         self.promised = match (self.part, &mut self.work) {
             (Some(end), work) => {
                 self.sequence = self.sequence.branch(end - len);
-                let parts = self.prompt.ends.iter().filter(|later| **later > end);
-                let parts = parts
-                    .scan(end, |start, end| Some(part_bytes(shape, end - std::mem::replace(start, *end))));
-                parts.sum::<u64>() + work.bytes(shape, self.prompt.own_tokens())
+                part_bytes_from(shape, end, &self.prompt.ends) + work.bytes(shape, self.prompt.own_tokens())
             }
             (None, Work::Generate(generation)) => {
                 // Kept for this answer alone, after its scores.
@@ -426,6 +432,14 @@ impl Running {
 }
 
 impl Work {
+    /// Where the states of the user text are wanted, it is computed even if its keys and values are known.
+    fn limit(&self, prompt: &Encoded) -> usize {
+        match self {
+            Self::Score(scored) if scored.wants_hidden() => prompt.user.start,
+            _ => usize::MAX,
+        }
+    }
+
     fn completion_tokens(&self) -> usize {
         match self {
             Self::Generate(generation) => generation.completion_tokens(),
