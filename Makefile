@@ -2,13 +2,14 @@
 # make test    all set-up, then the whole test suite
 # make bench   what it costs, side by side
 # make soak    kill -9, 200 times
+# make reference   records again what llama.cpp computes (compiles it: 15 minutes)
 
 cache := $(or $(WATCHPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/watchpost)
 export CARGO_TARGET_DIR ?= $(cache)/target
 deny := $(cache)/tools/cargo-deny-0.20.2/bin/cargo-deny
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 
-.PHONY: demo test unit lint deny docs bench soak setup bundled clean
+.PHONY: demo test unit lint deny docs bench soak reference setup bundled clean
 
 # Built together with the tests, so that `make test` does not build the dependencies again with other features.
 demo: setup
@@ -44,6 +45,16 @@ bench: setup
 soak: setup
 	cargo build --quiet
 	WATCHPOST_SOAK_KILLS=200 cargo test --test it -- soak --nocapture
+
+# What crates/engine/tests/data/reference holds. Needed only when crates/engine/synth or record.py change.
+reference: peer := $(cache)/reference
+reference:
+	test -x $(peer)/bin/python || python3 -m venv $(peer)
+	$(peer)/bin/pip install --quiet llama-cpp-python==0.3.36 gguf==0.19.0 numpy
+	cargo build --quiet -p watchpost-engine --example synth
+	mkdir -p $(peer)/models
+	$(CARGO_TARGET_DIR)/debug/examples/synth tiny $(peer)/models
+	$(peer)/bin/python crates/engine/tests/reference/record.py $(peer)/models crates/engine/tests/data/reference
 
 # The shipped binary, DuckDB inside. The first build compiles its C++: 15 to 30 minutes on two cores.
 bundled:

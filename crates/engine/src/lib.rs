@@ -18,6 +18,10 @@ mod schedule;
 mod service;
 mod source;
 #[cfg(test)]
+#[path = "../synth/mod.rs"]
+#[allow(dead_code)] // The example `synth` uses the rest.
+mod synth;
+#[cfg(test)]
 mod tests;
 mod tokenizer;
 

@@ -1,6 +1,8 @@
 //! The forward pass: tokens of several sequences in, logits out; one definition for every architecture.
 
 mod attention;
+#[cfg(test)]
+mod equality;
 pub(crate) mod kernel;
 mod lanes;
 mod packed;

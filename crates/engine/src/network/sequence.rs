@@ -62,10 +62,6 @@ impl Sequence {
         self.shared.iter().map(|part| part.len).sum::<usize>() + self.own.len
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// A sequence that goes on from here without copying, with room for `capacity` tokens more. What is here so far is
     /// never changed again; where this sequence goes on too, it needs a room of its own first.
     pub(crate) fn branch(&mut self, capacity: usize) -> Self {

@@ -1,0 +1,182 @@
+//! Our logits against llama.cpp's, for every architecture: small models of random weights, recorded by
+//! `tests/reference/record.py`.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::*;
+use crate::source::Source;
+use crate::synth::{self, Content, Gguf, Value as Entry};
+
+/// Of the difference, in parts of llama.cpp's logits: root of the sum of squares over that of theirs.
+const BOUND: f64 = 0.01;
+/// What `record.py` gives each sequence: more than the original context of `phi3-long`, less than that of `phi3`.
+const CONTEXT: usize = 512;
+
+fn reference() -> Json {
+    serde_json::from_str(include_str!("../../tests/data/reference/reference.json")).unwrap()
+}
+
+/// What llama.cpp computed: the rows that the scenarios ask for, one after the other.
+fn recorded(name: &str, vocab: usize) -> Vec<Vec<f32>> {
+    let path = format!("{}/tests/data/reference/{name}.bin", env!("CARGO_MANIFEST_DIR"));
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let halves = bytes.as_chunks::<2>().0.iter().map(|half| half::f16::from_le_bytes(*half).to_f32());
+    halves.collect::<Vec<_>>().chunks(vocab).map(<[f32]>::to_vec).collect()
+}
+
+/// The network of a model of `synth`, on each instruction set that this machine has.
+fn networks(model: &Gguf, sha256: Option<&str>) -> Vec<Network> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, model.bytes()).unwrap();
+    let source = Source::file(&path).unwrap();
+    if let Some(sha256) = sha256 {
+        assert_eq!(source.sha256().unwrap(), sha256, "`synth` has changed: run `make reference`");
+    }
+    let mapping = source.map().unwrap();
+    let header = Header::read(mapping.path(), &mapping).unwrap();
+    let shape = Shape::read(&header).unwrap();
+    let load = |isa| Network { isa, ..Network::load(&header, &shape, CONTEXT, 1).unwrap() };
+    Isa::supported().into_iter().map(load).collect()
+}
+
+/// The rows of logits that each scenario asks for.
+fn run(network: &Network, reference: &Json) -> Vec<(String, Vec<Vec<f32>>)> {
+    let mut sequences = BTreeMap::new();
+    let scenarios = reference["scenarios"].as_array().unwrap().iter();
+    let run = scenarios.map(|scenario| {
+        let mut rows = Vec::new();
+        for step in scenario["steps"].as_array().unwrap() {
+            let parts = step.as_array().unwrap();
+            let number = |part: &Json| part["sequence"].as_u64().unwrap();
+            let ids = |part: &Json| {
+                let ids = part["tokens"].as_array().unwrap().iter();
+                ids.map(|id| id.as_u64().unwrap() as u32).collect::<Vec<_>>()
+            };
+            let tokens: Vec<Vec<u32>> = parts.iter().map(ids).collect();
+            let mut taken: Vec<_> = parts
+                .iter()
+                .map(|part| sequences.remove(&number(part)).unwrap_or_else(|| network.sequence(128)))
+                .collect();
+            let mut pieces: Vec<_> = parts
+                .iter()
+                .zip(&tokens)
+                .zip(&mut taken)
+                .map(|((part, tokens), sequence)| {
+                    let logits = part["rows"].as_u64().unwrap() as usize;
+                    Piece { sequence, tokens, logits, hidden: 0 }
+                })
+                .collect();
+            for output in network.forward(&mut pieces) {
+                rows.extend(output.logits.chunks(network.shape.vocab).map(<[f32]>::to_vec));
+            }
+            sequences.extend(parts.iter().map(number).zip(taken));
+        }
+        (scenario["name"].as_str().unwrap().to_owned(), rows)
+    });
+    run.collect()
+}
+
+fn relative(got: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
+    let pairs = || got.iter().flatten().zip(expected.iter().flatten());
+    let error: f64 = pairs().map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let size: f64 = pairs().map(|(_, b)| f64::from(*b).powi(2)).sum();
+    (error / size).sqrt()
+}
+
+fn compare(names: &[&str]) {
+    let reference = reference();
+    let mut failures = Vec::new();
+    for name in names {
+        let known = &reference["models"][name];
+        let expected = recorded(name, known["vocab"].as_u64().unwrap() as usize);
+        for network in networks(&synth::tiny::model(name).unwrap(), known["sha256"].as_str()) {
+            let mut at = 0;
+            for (scenario, got) in run(&network, &reference) {
+                let relative = relative(&got, &expected[at..][..got.len()]);
+                at += got.len();
+                let line = format!("{name}, {}, {scenario}: relative L2 {relative:.5}", network.isa.name());
+                println!("{line}");
+                if relative.is_nan() || relative >= BOUND {
+                    failures.push(line);
+                }
+            }
+            assert_eq!(at, expected.len(), "{name}: every recorded row is compared");
+        }
+    }
+    assert!(failures.is_empty(), "not within {BOUND} of llama.cpp:\n{}", failures.join("\n"));
+}
+
+#[test]
+fn llamas_logits_are_those_of_llama_cpp() {
+    compare(&["llama3", "llama3-mixed", "mistral", "mistral-mixed"]);
+}
+
+#[test]
+fn qwens_logits_are_those_of_llama_cpp() {
+    compare(&["qwen2", "qwen2-mixed", "qwen3", "qwen3-mixed"]);
+}
+
+#[test]
+fn gemmas_logits_are_those_of_llama_cpp() {
+    compare(&["gemma3", "gemma3-mixed", "gemma3-linear", "gemma3-linear-mixed"]);
+}
+
+#[test]
+fn phis_logits_are_those_of_llama_cpp() {
+    compare(&["phi3", "phi3-mixed", "phi3-long", "phi3-long-mixed"]);
+}
+
+#[test]
+fn granites_and_lfms_logits_are_those_of_llama_cpp() {
+    compare(&["granite", "granite-mixed", "lfm2", "lfm2-mixed"]);
+}
+
+/// How far the logits go when the file says something else: as far as they would with a wrong formula.
+#[test]
+fn a_wrong_formula_would_show() {
+    type Change = fn(&mut Gguf);
+    let changes: &[(&str, &str, Change)] = &[
+        ("llama3", "rope base", |gguf| gguf.set("llama.rope.freq_base", Entry::Float(10_000.0))),
+        ("llama3", "rope factors", |gguf| fill(gguf, "rope_freqs", 1.0)),
+        ("mistral", "rope base", |gguf| gguf.set("llama.rope.freq_base", Entry::Float(1e6))),
+        ("qwen2", "bias", |gguf| fill(gguf, ".bias", 0.0)),
+        ("qwen3", "norm of queries", |gguf| fill(gguf, "attn_q_norm", 1.6)),
+        ("gemma3", "window", |gguf| gguf.set("gemma3.attention.sliding_window", Entry::Unsigned(9))),
+        ("gemma3", "pattern", |gguf| gguf.set("gemma3.attention.sliding_window_pattern", Entry::Unsigned(5))),
+        ("gemma3", "norm after attention", |gguf| fill(gguf, "post_attention_norm", 0.24)),
+        ("gemma3-linear", "rope factor", |gguf| gguf.set("gemma3.rope.scaling.factor", Entry::Float(1.0))),
+        ("phi3", "rope factors", |gguf| fill(gguf, "rope_factors_short", 1.0)),
+        ("phi3", "attention factor", |gguf| gguf.set("phi3.rope.scaling.attn_factor", Entry::Float(1.0))),
+        ("phi3-long", "rope factors", |gguf| fill(gguf, "rope_factors_long", 1.0)),
+        ("granite", "embedding scale", |gguf| gguf.set("granite.embedding_scale", Entry::Float(6.0))),
+        ("granite", "attention scale", |gguf| gguf.set("granite.attention.scale", Entry::Float(0.177))),
+        ("granite", "residual scale", |gguf| gguf.set("granite.residual_scale", Entry::Float(0.5))),
+        ("granite", "logit scale", |gguf| gguf.set("granite.logit_scale", Entry::Float(7.5))),
+        ("lfm2", "convolution", |gguf| fill(gguf, "shortconv.conv", 0.6)),
+    ];
+    let reference = reference();
+    let mut hidden = Vec::new();
+    for (name, what, change) in changes {
+        let expected = recorded(name, reference["models"][name]["vocab"].as_u64().unwrap() as usize);
+        let mut model = synth::tiny::model(name).unwrap();
+        change(&mut model);
+        let network = networks(&model, None).pop().unwrap();
+        let got: Vec<_> = run(&network, &reference).into_iter().flat_map(|(_, rows)| rows).collect();
+        let line = format!("{name}, another {what}: relative L2 {:.3}", relative(&got, &expected));
+        println!("{line}");
+        if relative(&got, &expected) < 2.0 * BOUND {
+            hidden.push(line);
+        }
+    }
+    assert!(hidden.is_empty(), "these would pass for equal:\n{}", hidden.join("\n"));
+}
+
+/// Gives the numbers of all tensors with this in their names one value.
+fn fill(gguf: &mut Gguf, part: &str, value: f32) {
+    for tensor in gguf.tensors.iter_mut().filter(|tensor| tensor.name.contains(part)) {
+        tensor.content = Content::Exactly(vec![value; tensor.elements()]);
+    }
+}

@@ -1,0 +1,360 @@
+//! Small models of every architecture, with what makes each of them different.
+//!
+//! Spreads are such that each part of a layer adds some sixth of what is already there and that logits have a standard
+//! deviation of 2 to 3: a wrong formula anywhere moves them by several percent, activations of 8 bits by less than one.
+//! (With layers that add more, the roundings of 8 bits alone make 1.5 %, ours as well as llama.cpp's.)
+
+use super::{Content, Gguf, Kind, Tensor, Value, vocabulary};
+
+/// Names for [`model`], which also takes each with `-mixed` behind it: weights of every kind in one file, not F32.
+pub const NAMES: &[&str] = &[
+    "llama3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma3",
+    "gemma3-linear",
+    "phi3",
+    "phi3-long",
+    "granite",
+    "lfm2",
+];
+
+/// The model of this name, `None` where there is none.
+pub fn model(name: &str) -> Option<Gguf> {
+    let (base, mixed) = match name.strip_suffix("-mixed") {
+        Some(base) => (base, true),
+        None => (name, false),
+    };
+    let model = match base {
+        "llama3" => llama3(),
+        "mistral" => mistral(),
+        "qwen2" => qwen2(),
+        "qwen3" => qwen3(),
+        "gemma3" => gemma3(false),
+        "gemma3-linear" => gemma3(true),
+        "phi3" => phi3(1 << 10),
+        "phi3-long" => phi3(16),
+        "granite" => granite(),
+        "lfm2" => lfm2(),
+        _ => return None,
+    };
+    let mut gguf = model.gguf;
+    if mixed {
+        mix(&mut gguf);
+    }
+    Some(gguf)
+}
+
+/// Llama 3: rotations that are slower for the far numbers of a head, the embedding as head.
+fn llama3() -> Draft {
+    let mut draft = Draft::new("llama", Sizes { kv_heads: 2, ..Sizes::default() });
+    draft.set("rope.freq_base", Value::Float(500_000.0));
+    draft.set("rope.dimension_count", Value::Unsigned(32));
+    vocabulary::byte_level(&mut draft.gguf, "llama-bpe", VOCABULARY);
+    draft.ends(2.0);
+    let stretch = (0..16).map(|pair| [1.0, 1.5, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0][pair / 2]).collect();
+    draft.add(Tensor::vector("rope_freqs.weight", 16, Content::Exactly(stretch)));
+    for layer in 0..draft.sizes.layers {
+        draft.norms(layer);
+        draft.attention(layer, 1.0);
+        draft.feed_forward(layer, 1.0);
+    }
+    draft
+}
+
+/// Mistral: heads of a size of their own, a head matrix.
+fn mistral() -> Draft {
+    let mut draft = Draft::new("llama", Sizes { head_dim: 48, heads: 6, kv_heads: 3, ..Sizes::default() });
+    draft.set("attention.key_length", Value::Unsigned(48));
+    draft.set("attention.value_length", Value::Unsigned(48));
+    draft.set("rope.dimension_count", Value::Unsigned(48));
+    vocabulary::sentence_piece(&mut draft.gguf, VOCABULARY_PIECES);
+    draft.ends(2.0);
+    draft.matrix("output", draft.sizes.vocab, draft.sizes.hidden, 2.0);
+    for layer in 0..draft.sizes.layers {
+        draft.norms(layer);
+        draft.attention(layer, 1.0);
+        draft.feed_forward(layer, 1.0);
+    }
+    draft
+}
+
+/// Qwen 2: queries, keys and values have biases.
+fn qwen2() -> Draft {
+    let mut draft = Draft::new("qwen2", Sizes { kv_heads: 1, heads: 4, head_dim: 64, ..Sizes::default() });
+    draft.set("rope.freq_base", Value::Float(1_000_000.0));
+    vocabulary::byte_level(&mut draft.gguf, "qwen2", VOCABULARY);
+    draft.ends(2.0);
+    for layer in 0..draft.sizes.layers {
+        draft.norms(layer);
+        draft.attention(layer, 1.0);
+        for (part, heads) in
+            [("q", draft.sizes.heads), ("k", draft.sizes.kv_heads), ("v", draft.sizes.kv_heads)]
+        {
+            let name = format!("blk.{layer}.attn_{part}.bias");
+            draft.add(Tensor::vector(name, heads * draft.sizes.head_dim, Content::Spread(0.7)));
+        }
+        draft.feed_forward(layer, 1.0);
+    }
+    draft
+}
+
+/// Qwen 3: queries and keys are normalized, head by head.
+fn qwen3() -> Draft {
+    let mut draft = Draft::new("qwen3", Sizes { head_dim: 64, heads: 6, kv_heads: 2, ..Sizes::default() });
+    draft.set("attention.key_length", Value::Unsigned(64));
+    draft.set("attention.value_length", Value::Unsigned(64));
+    draft.set("rope.freq_base", Value::Float(1_000_000.0));
+    vocabulary::byte_level(&mut draft.gguf, "qwen2", VOCABULARY);
+    draft.ends(2.0);
+    for layer in 0..draft.sizes.layers {
+        draft.norms(layer);
+        draft.attention(layer, 1.0);
+        draft.head_norms(layer);
+        draft.feed_forward(layer, 1.0);
+    }
+    draft
+}
+
+/// Gemma 3: a window of 8 tokens in five layers of six, with rotations of their own; norms after each part too; GELU.
+/// Its larger models stretch the rotations of the layers without a window (`linear`).
+fn gemma3(linear: bool) -> Draft {
+    let sizes = Sizes { layers: 7, head_dim: 64, heads: 4, kv_heads: 1, ..Sizes::default() };
+    let mut draft = Draft::new("gemma3", sizes);
+    draft.set("attention.key_length", Value::Unsigned(64));
+    draft.set("attention.value_length", Value::Unsigned(64));
+    draft.set("attention.sliding_window", Value::Unsigned(8));
+    draft.set("rope.freq_base", Value::Float(1_000_000.0));
+    if linear {
+        draft.set("rope.scaling.type", Value::Text("linear".into()));
+        draft.set("rope.scaling.factor", Value::Float(8.0));
+    }
+    vocabulary::sentence_piece(&mut draft.gguf, VOCABULARY_PIECES);
+    draft.gguf.set("tokenizer.ggml.add_space_prefix", Value::Flag(false));
+    draft.ends(2.0);
+    for layer in 0..draft.sizes.layers {
+        draft.norms(layer);
+        for part in ["post_attention_norm", "post_ffw_norm"] {
+            let norm = Tensor::vector(
+                format!("blk.{layer}.{part}.weight"),
+                draft.sizes.hidden,
+                Content::Around(0.24),
+            );
+            draft.add(norm);
+        }
+        draft.attention(layer, 1.0);
+        draft.head_norms(layer);
+        draft.feed_forward(layer, 1.0);
+    }
+    draft
+}
+
+/// Phi 3: fused matrices, three quarters of a head rotated, by factors that depend on whether the context is longer than
+/// the `original` one.
+fn phi3(original: u32) -> Draft {
+    let mut draft = Draft::new("phi3", Sizes { kv_heads: 4, ..Sizes::default() });
+    draft.set("rope.dimension_count", Value::Unsigned(24));
+    draft.set("rope.scaling.original_context_length", Value::Unsigned(original));
+    draft.set("rope.scaling.attn_factor", Value::Float(1.19));
+    vocabulary::sentence_piece(&mut draft.gguf, VOCABULARY_PIECES);
+    draft.ends(2.0);
+    draft.matrix("output", draft.sizes.vocab, draft.sizes.hidden, 2.0);
+    let factors = |step: f32| Content::Exactly((0..12).map(|pair| 1.0 + pair as f32 * step).collect());
+    draft.add(Tensor::vector("rope_factors_short.weight", 12, factors(0.0625)));
+    draft.add(Tensor::vector("rope_factors_long.weight", 12, factors(1.5)));
+    let Sizes { heads, kv_heads, head_dim, hidden, feed_forward, .. } = draft.sizes;
+    for layer in 0..draft.sizes.layers {
+        draft.norms(layer);
+        draft.matrix(&format!("blk.{layer}.attn_qkv"), (heads + 2 * kv_heads) * head_dim, hidden, 1.6);
+        draft.back(&format!("blk.{layer}.attn_output"), hidden, heads * head_dim, 0.12);
+        draft.matrix(&format!("blk.{layer}.ffn_up"), 2 * feed_forward, hidden, 1.2);
+        draft.back(&format!("blk.{layer}.ffn_down"), hidden, feed_forward, 0.12);
+    }
+    draft
+}
+
+/// Granite: a llama with factors on the embedding, the scores of attention, what each layer adds, and the logits.
+fn granite() -> Draft {
+    let mut draft = Draft::new("granite", Sizes { kv_heads: 2, ..Sizes::default() });
+    draft.set("rope.dimension_count", Value::Unsigned(32));
+    draft.set("embedding_scale", Value::Float(12.0));
+    draft.set("attention.scale", Value::Float(0.25));
+    draft.set("residual_scale", Value::Float(0.22));
+    draft.set("logit_scale", Value::Float(8.0));
+    vocabulary::byte_level(&mut draft.gguf, "refact", VOCABULARY);
+    draft.ends(16.0);
+    for layer in 0..draft.sizes.layers {
+        draft.norms(layer);
+        draft.attention(layer, 12.0 / 0.22);
+        draft.feed_forward(layer, 12.0 / 0.22);
+    }
+    draft
+}
+
+/// LFM 2: most layers mix a token with the two before it, by short convolutions; the others attend.
+fn lfm2() -> Draft {
+    let mut draft = Draft::new("lfm2", Sizes { layers: 5, kv_heads: 2, ..Sizes::default() });
+    let attends = [false, false, true, false, true];
+    let kv_heads = attends.map(|attends| if attends { 2 } else { 0 }).to_vec();
+    draft.set("attention.head_count_kv", Value::Integers(kv_heads));
+    draft.set("shortconv.l_cache", Value::Unsigned(3));
+    draft.set("rope.freq_base", Value::Float(1_000_000.0));
+    vocabulary::byte_level(&mut draft.gguf, "lfm2", VOCABULARY);
+    draft.ends(2.0);
+    if let Some(norm) = draft.gguf.tensor("output_norm.weight") {
+        norm.name = "token_embd_norm.weight".into();
+    }
+    let hidden = draft.sizes.hidden;
+    for (layer, attends) in attends.into_iter().enumerate() {
+        draft.norms(layer);
+        if attends {
+            draft.attention(layer, 1.0);
+            draft.head_norms(layer);
+        } else {
+            draft.matrix(&format!("blk.{layer}.shortconv.in_proj"), 3 * hidden, hidden, 1.0);
+            let (name, content) = (format!("blk.{layer}.shortconv.conv.weight"), Content::Spread(0.6));
+            draft.add(Tensor { name, shape: vec![3, hidden], kind: Kind::F32, content });
+            draft.back(&format!("blk.{layer}.shortconv.out_proj"), hidden, hidden, 0.15);
+        }
+        draft.feed_forward(layer, 1.0);
+    }
+    draft
+}
+
+/// Every kind in turn; rows that are not whole blocks of a kind get the next.
+fn mix(gguf: &mut Gguf) {
+    let mut kinds = KINDS.iter().copied().cycle();
+    for tensor in &mut gguf.tensors {
+        if tensor.shape.len() == 2 && tensor.shape[0] >= 32 {
+            let fits = |kind: &Kind| tensor.shape[0].is_multiple_of(kind.block_len());
+            tensor.kind = kinds.by_ref().find(fits).expect("every row is whole blocks of Q8_0");
+        }
+    }
+}
+
+const KINDS: [Kind; 12] = [
+    Kind::Q6K,
+    Kind::Q4K,
+    Kind::Q4_1,
+    Kind::Q5_0,
+    Kind::Q8_0,
+    Kind::Q4_0,
+    Kind::Q5K,
+    Kind::F16,
+    Kind::Bf16,
+    Kind::Q5_1,
+    Kind::Q3K,
+    Kind::F32,
+];
+
+#[derive(Clone, Copy)]
+struct Sizes {
+    layers: usize,
+    hidden: usize,
+    feed_forward: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    vocab: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { layers: 3, hidden: 256, feed_forward: 512, heads: 8, kv_heads: 8, head_dim: 32, vocab: 0 }
+    }
+}
+
+/// Not a multiple of the 16 rows of a tile.
+const VOCABULARY: usize = 309;
+const VOCABULARY_PIECES: usize = 405;
+
+/// A model being put together.
+struct Draft {
+    gguf: Gguf,
+    architecture: &'static str,
+    sizes: Sizes,
+    /// Root mean square of what the first layer gets.
+    stream: f32,
+}
+
+impl Draft {
+    fn new(architecture: &'static str, sizes: Sizes) -> Self {
+        let mut draft = Self { gguf: Gguf::default(), architecture, sizes, stream: 1.0 };
+        draft.gguf.set("general.architecture", Value::Text(architecture.into()));
+        for (key, value) in [
+            ("block_count", sizes.layers),
+            ("context_length", 1 << 11),
+            ("embedding_length", sizes.hidden),
+            ("feed_forward_length", sizes.feed_forward),
+            ("attention.head_count", sizes.heads),
+            ("attention.head_count_kv", sizes.kv_heads),
+        ] {
+            draft.set(key, Value::Unsigned(value as u32));
+        }
+        draft.set("attention.layer_norm_rms_epsilon", Value::Float(1e-6));
+        draft
+    }
+
+    fn set(&mut self, key: &str, value: Value) {
+        self.gguf.set(&format!("{}.{key}", self.architecture), value);
+    }
+
+    fn add(&mut self, tensor: Tensor) {
+        self.gguf.tensors.push(tensor);
+    }
+
+    /// `gain`: the standard deviation of the product with a vector whose root mean square is 1.
+    fn matrix(&mut self, name: &str, rows: usize, columns: usize, gain: f32) {
+        let spread = gain / (columns as f32).sqrt();
+        self.add(Tensor::matrix(format!("{name}.weight"), Kind::F32, rows, columns, spread));
+    }
+
+    /// A matrix whose product is added to the stream: `share` is what it adds, in parts of what was there at first.
+    fn back(&mut self, name: &str, rows: usize, columns: usize, share: f32) {
+        self.matrix(name, rows, columns, share * self.stream);
+    }
+
+    /// Embedding and last norm, for as many tokens as the vocabulary has.
+    fn ends(&mut self, gain: f32) {
+        let Some(Value::Texts(tokens)) = self.gguf.get("tokenizer.ggml.tokens") else {
+            unreachable!("the vocabulary is made first")
+        };
+        self.sizes.vocab = tokens.len();
+        self.stream = gain / (self.sizes.hidden as f32).sqrt();
+        self.matrix("token_embd", self.sizes.vocab, self.sizes.hidden, gain);
+        self.add(Tensor::vector("output_norm.weight", self.sizes.hidden, Content::Around(1.0)));
+    }
+
+    fn norms(&mut self, layer: usize) {
+        for part in ["attn_norm", "ffn_norm"] {
+            let name = format!("blk.{layer}.{part}.weight");
+            self.add(Tensor::vector(name, self.sizes.hidden, Content::Around(1.0)));
+        }
+    }
+
+    fn head_norms(&mut self, layer: usize) {
+        for part in ["attn_q_norm", "attn_k_norm"] {
+            let name = format!("blk.{layer}.{part}.weight");
+            self.add(Tensor::vector(name, self.sizes.head_dim, Content::Around(1.6)));
+        }
+    }
+
+    /// `scale`: by how much the stream is larger than the embedding, or what is added is made smaller.
+    fn attention(&mut self, layer: usize, scale: f32) {
+        let Sizes { heads, kv_heads, head_dim, hidden, .. } = self.sizes;
+        let name = |part: &str| format!("blk.{layer}.attn_{part}");
+        self.matrix(&name("q"), heads * head_dim, hidden, 1.6);
+        self.matrix(&name("k"), kv_heads * head_dim, hidden, 1.6);
+        self.matrix(&name("v"), kv_heads * head_dim, hidden, 1.0);
+        self.back(&name("output"), hidden, heads * head_dim, 0.22 * scale);
+    }
+
+    fn feed_forward(&mut self, layer: usize, scale: f32) {
+        let Sizes { hidden, feed_forward, .. } = self.sizes;
+        let name = |part: &str| format!("blk.{layer}.ffn_{part}");
+        self.matrix(&name("gate"), feed_forward, hidden, 1.2);
+        self.matrix(&name("up"), feed_forward, hidden, 1.2);
+        self.back(&name("down"), hidden, feed_forward, 0.15 * scale);
+    }
+}
