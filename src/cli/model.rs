@@ -46,7 +46,7 @@ enum Verb {
     Bench {
         /// Name or path; the first model found when absent
         name: Option<String>,
-        /// Threads that compute; 0 is one fewer than the processors
+        /// Threads that compute; 0 is as many as there are processors
         #[arg(long, default_value_t = 0)]
         threads: usize,
         /// Print JSON

@@ -1,6 +1,8 @@
 //! The speed of a model on this machine, in wall time and in processor time (which other programs do not disturb).
 //!
-//! `cargo run -p watchpost-engine --example measure -- MODEL.gguf [THREADS]`
+//! `cargo run -p watchpost-engine --example measure -- MODEL.gguf [THREADS [ROUNDS]]`
+//!
+//! With a number of rounds: only prompt and answer speed, the best of so many.
 
 use std::time::Instant;
 
@@ -11,6 +13,16 @@ use watchpost_engine::{Control, Model, Options, Prompt, Request, Source};
 fn processor_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     text.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+}
+
+fn best(model: &mut Model, rounds: usize) {
+    let (mut prompt, mut answer) = (0f64, 0f64);
+    for _ in 0..rounds {
+        let bench = model.bench();
+        prompt = prompt.max(bench.prompt_tokens_per_second);
+        answer = answer.max(bench.decode_tokens_per_second);
+    }
+    println!("best of {rounds}: prompt {prompt:.0}, answer {answer:.1} tokens a second");
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,6 +36,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         wall.elapsed().as_secs_f64(),
         processor_seconds() - processor
     );
+    if let Some(rounds) = arguments.next() {
+        return rounds.parse().map(|rounds| best(&mut model, rounds)).map_err(Into::into);
+    }
     println!("{:?}", model.bench());
 
     let system = "You are a security operations analyst. Triage the alert. ".repeat(20);

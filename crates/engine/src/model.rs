@@ -17,7 +17,7 @@ use crate::tokenizer::Tokenizer;
 /// How a model is opened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Threads that compute; 0 is one fewer than the processors, at least 1, so that detection is never starved.
+    /// Threads that compute, the caller among them; 0 is as many as there are processors.
     pub threads: usize,
     /// Fail rather than use more; what the machine has available is a limit too.
     pub memory_limit_bytes: Option<u64>,
