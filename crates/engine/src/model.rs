@@ -8,7 +8,7 @@ use crate::constraint::{Grammars, Masks};
 use crate::error::{GenerateError, LoadError};
 use crate::gguf::{self, Header, Info, Shape};
 use crate::memory;
-use crate::network::Network;
+use crate::network::{Network, Pool};
 use crate::request::{Answer, Completion, Control, Prompt, Question, Request, Scores, Scoring, Task};
 use crate::schedule::{Finished, Schedule, Ticket, Tools};
 use crate::source::Source;
@@ -17,8 +17,11 @@ use crate::tokenizer::Tokenizer;
 /// How a model is opened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Threads that compute, the caller among them; 0 is as many as there are processors.
+    /// Threads that compute; 0 is as many as there are processors. Whatever else wants a processor gets it, see
+    /// `niceness`.
     pub threads: usize,
+    /// 0 to 19: how readily those threads, and the one that calls, give way to others. Without effect except on Linux.
+    pub niceness: u8,
     /// Fail rather than use more; what the machine has available is a limit too.
     pub memory_limit_bytes: Option<u64>,
     /// Most tokens of prompt and answer together; the model's own limit, at most 4,096, when absent.
@@ -31,7 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { threads: 0, memory_limit_bytes: None, context: None, prefixes: 16, batch: 8 }
+        Self { threads: 0, niceness: 10, memory_limit_bytes: None, context: None, prefixes: 16, batch: 8 }
     }
 }
 
@@ -77,7 +80,9 @@ impl Model {
         let grammars = Grammars::new(&tokenizer)
             .map_err(|what| LoadError::Tokenizer { path: source.path.clone(), what })?;
         let masks = Masks::start().map_err(|error| LoadError::Read { path: source.path.clone(), error })?;
-        let network = Network::load(&header, &shape, context, options.threads)?;
+        let pool = Pool::new(options.threads, options.niceness)
+            .map_err(|error| LoadError::Read { path: source.path.clone(), error })?;
+        let network = Network::load(&mapping, &header, &shape, context, pool)?;
         // A limit leaves what the weights do not take; without one, several full contexts may be kept.
         let one = memory::sequence(&shape, context);
         let budget = match options.memory_limit_bytes {

@@ -85,6 +85,9 @@ impl Source {
     }
 }
 
+/// A multiple of the pages that processors have; what it leaves at a tensor's ends is little.
+const PAGE: usize = 1 << 16;
+
 /// The bytes of a [`Source`], mapped.
 pub(crate) struct Mapping {
     map: Option<memmap2::Mmap>,
@@ -94,6 +97,19 @@ pub(crate) struct Mapping {
 impl Mapping {
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets the system have back the pages that lie wholly within `bytes`, which must be a part of the map: read again,
+    /// they come from the file.
+    pub(crate) fn release(&self, bytes: &[u8]) {
+        let Some(map) = &self.map else { return };
+        let Some(start) = (bytes.as_ptr() as usize).checked_sub(map.as_ptr() as usize) else { return };
+        // The system wants whole pages; the map begins at one, or `memmap2` rounds down to it.
+        let (from, to) = (start.next_multiple_of(PAGE), (start + bytes.len()) / PAGE * PAGE);
+        if from < to && to <= map.len() {
+            // SAFETY: the map is read-only and of a file, so that what is given up is what the file still holds.
+            unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, to - from) }.ok();
+        }
     }
 }
 
@@ -118,6 +134,22 @@ mod tests {
         let section = Source { path: whole, offset: 8, len: 5 };
         assert_eq!(&*section.map().unwrap(), b"model");
         assert_eq!(section.sha256().unwrap(), Source::file(part).unwrap().sha256().unwrap());
+    }
+
+    #[test]
+    fn what_is_released_can_be_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        let bytes: Vec<u8> = (0..8 * PAGE).map(|i| (i / 1000) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        for offset in [0, 4096, 33] {
+            let source = Source { path: path.clone(), offset, len: (bytes.len() as u64) - offset };
+            let mapping = source.map().unwrap();
+            mapping.release(&mapping[5..]);
+            mapping.release(&mapping[3 * PAGE..3 * PAGE + 1]);
+            mapping.release(b"of another place");
+            assert!(*mapping == bytes[offset as usize..]);
+        }
     }
 
     #[test]

@@ -111,8 +111,8 @@ impl<'a> Attend<'a> {
         }
 
         let mut scales = [0f32; N];
-        for n in 0..N {
-            scales[n] = softmax::<FMA>(&mut self.scratch[n * stride..][..stride]);
+        for (n, scale) in scales.iter_mut().enumerate() {
+            *scale = softmax::<FMA>(&mut self.scratch[n * stride..][..stride]);
         }
 
         for part in (0..dim).step_by(16) {
@@ -211,9 +211,9 @@ mod tests {
         let (keys, values) = (noise(48 * DIM, 2), noise(48 * DIM, 3));
         let visible = [0..1, 0..7, 0..7, 2..16, 5..17, 5..40, 20..41, 33..45];
         let queries = noise(visible.len() * DIM, 4);
-        for cuts in [vec![0..48], vec![0..5, 5..24, 24..48], vec![0..16, 16..17, 17..48]] {
-            let parts: Vec<_> =
-                cuts.iter().map(|cut| (stored(cut.clone(), &keys, &values), cut.len())).collect();
+        for cuts in [&[0, 48][..], &[0, 5, 24, 48], &[0, 16, 17, 48]] {
+            let cut = |cut: &[usize]| (stored(cut[0]..cut[1], &keys, &values), cut[1] - cut[0]);
+            let parts: Vec<_> = cuts.windows(2).map(cut).collect();
             let spans: Vec<_> =
                 parts.iter().map(|((keys, values), len)| Span { keys, values, len: *len }).collect();
             let slots: usize = spans.iter().map(Span::slots).sum();

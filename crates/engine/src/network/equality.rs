@@ -38,7 +38,10 @@ fn networks(model: &Gguf, sha256: Option<&str>) -> Vec<Network> {
     let mapping = source.map().unwrap();
     let header = Header::read(mapping.path(), &mapping).unwrap();
     let shape = Shape::read(&header).unwrap();
-    let load = |isa| Network { isa, ..Network::load(&header, &shape, CONTEXT, 1).unwrap() };
+    let load = |isa| Network {
+        isa,
+        ..Network::load(&mapping, &header, &shape, CONTEXT, Pool::new(1, 0).unwrap()).unwrap()
+    };
     Isa::supported().into_iter().map(load).collect()
 }
 

@@ -15,17 +15,18 @@ mod tests;
 mod weights;
 
 pub(crate) use packed::packed_bytes;
+pub(crate) use pool::Pool;
 pub(crate) use sequence::{Sequence, part_bytes};
 
 use kernel::Isa;
 use lanes::{Gate, GateGelu, Norm, Quantize, Rotate};
 use packed::{BLOCK, Packed, QuantizedBlock, TILE};
-use pool::Pool;
 use sequence::Taken;
 use weights::{Attention, Convolution, Layer, Mixing, Weights};
 
 use crate::error::LoadError;
 use crate::gguf::{Architecture, Header, Shape};
+use crate::source::Mapping;
 
 /// Most rows of one pass; between passes a request can be stopped.
 pub(crate) const ROWS: usize = 128;
@@ -58,17 +59,17 @@ pub(crate) struct Output {
 }
 
 impl Network {
-    /// For sequences of at most `context` tokens; `threads` of 0 is one for each processor but one.
+    /// For sequences of at most `context` tokens. `header` was read from `mapping`, whose pages are given back to the system
+    /// as they are read.
     pub(crate) fn load(
+        mapping: &Mapping,
         header: &Header<'_>,
         shape: &Shape,
         context: usize,
-        threads: usize,
+        pool: Pool,
     ) -> Result<Self, LoadError> {
         let isa = Isa::choose()?;
-        let pool =
-            Pool::new(threads).map_err(|error| LoadError::Read { path: header.path().into(), error })?;
-        let weights = Weights::read(header, shape, context, &pool)?;
+        let weights = Weights::read(header, shape, context, mapping, &pool)?;
         Ok(Self { shape: shape.clone(), weights, isa, pool, taken: Taken::default() })
     }
 

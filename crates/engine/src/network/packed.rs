@@ -301,7 +301,7 @@ pub(crate) fn packed_from(kind: &str, weights: &[f32], rows: usize, columns: usi
     let quantized = candle_core::quantized::QTensor::quantize(&weights, kind.dtype()).unwrap();
     let bytes = quantized.data().unwrap();
     let tensor = Tensor { shape: vec![rows, columns], kind, bytes: &bytes };
-    Packed::pack(&tensor, rows, columns, &Pool::new(1).unwrap()).unwrap()
+    Packed::pack(&tensor, rows, columns, &Pool::new(1, 0).unwrap()).unwrap()
 }
 
 #[cfg(test)]

@@ -49,14 +49,10 @@ struct Region<'a> {
 struct Line<T>(T);
 
 impl Pool {
-    /// `threads` of 0 is as many as there are processors.
-    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
-        Self::with_niceness(threads, 0)
-    }
-
-    /// `niceness` from 0 to 19: how readily the threads give way to others. The thread that calls [`Pool::enter`] or
-    /// [`Pool::chunks`] takes it on too, and keeps it. Without effect except on Linux.
-    pub(crate) fn with_niceness(threads: usize, niceness: u8) -> std::io::Result<Self> {
+    /// `threads` of 0 is as many as there are processors. `niceness` from 0 to 19: how readily the threads give way to
+    /// others. The thread that calls [`Pool::enter`] or [`Pool::chunks`] takes it on too, and keeps it. Without effect
+    /// except on Linux.
+    pub(crate) fn new(threads: usize, niceness: u8) -> std::io::Result<Self> {
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             chosen => chosen.min(MOST_THREADS),
@@ -324,7 +320,7 @@ mod tests {
     #[test]
     fn every_chunk_is_worked_on_once_by_any_number_of_threads() {
         for threads in [1, 2, 3, 16] {
-            let pool = Pool::new(threads).unwrap();
+            let pool = Pool::new(threads, 0).unwrap();
             for total in [1, 7, 64, 1000] {
                 let mut items = vec![0; total];
                 pool.enter(|| (0..50).for_each(|_| add(&pool, &mut items, 7)));
@@ -336,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_does_not_come_is_not_waited_for() {
-        let pool = Pool::new(2).unwrap();
+        let pool = Pool::new(2, 0).unwrap();
         // Nobody wakes the worker: as if the system ran it at some other time.
         std::thread::sleep(Duration::from_millis(20));
         let done = Mutex::new(Vec::new());
@@ -348,7 +344,7 @@ mod tests {
 
     #[test]
     fn workers_take_part() {
-        let pool = Pool::new(4).unwrap();
+        let pool = Pool::new(4, 0).unwrap();
         let mut seen = vec![None; 64];
         pool.chunks(&mut seen, 1, |_, seen| {
             std::thread::sleep(Duration::from_millis(1));
@@ -361,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
-        let pool = Pool::new(3).unwrap();
+        let pool = Pool::new(3, 0).unwrap();
         for bad in [0, 5, 99] {
             let mut items = vec![0; 100];
             let work = || {
@@ -376,7 +372,7 @@ mod tests {
 
     #[test]
     fn chunks_within_chunks_and_callers_side_by_side_are_served() {
-        let pool = Pool::new(3).unwrap();
+        let pool = Pool::new(3, 0).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
@@ -391,7 +387,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn nice_threads_are_nice() {
-        let pool = Pool::with_niceness(2, 7).unwrap();
+        let pool = Pool::new(2, 7).unwrap();
         let mut found = vec![0; 50];
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -10,7 +10,7 @@ fn network(isa: Isa, threads: usize) -> Network {
     let mapping = mapping();
     let header = Header::read(mapping.path(), &mapping).unwrap();
     let shape = Shape::read(&header).unwrap();
-    Network { isa, ..Network::load(&header, &shape, 4096, threads).unwrap() }
+    Network { isa, ..Network::load(&mapping, &header, &shape, 4096, Pool::new(threads, 0).unwrap()).unwrap() }
 }
 
 /// `<|im_start|>system\nYou triage alerts.<|im_end|>\n...`, from `tests/data/tokens.json`.

@@ -4,6 +4,7 @@ use super::packed::{Packed, vector};
 use super::pool::Pool;
 use crate::error::LoadError;
 use crate::gguf::{Architecture, Header, Mixer, Shape};
+use crate::source::Mapping;
 
 pub(super) struct Weights {
     pub(super) embedding: Packed,
@@ -67,9 +68,10 @@ impl Weights {
         header: &Header<'_>,
         shape: &Shape,
         context: usize,
+        mapping: &Mapping,
         pool: &Pool,
     ) -> Result<Self, LoadError> {
-        let tensors = Tensors { header, shape, pool };
+        let tensors = Tensors { header, shape, mapping, pool };
         let table = (shape.vocab, shape.hidden);
         let head = match tensors.has("output.weight") {
             true => Some(tensors.matrix("output.weight", table)?),
@@ -92,6 +94,8 @@ impl Weights {
 struct Tensors<'a> {
     header: &'a Header<'a>,
     shape: &'a Shape,
+    /// What the header lies in, to be given back to the system as it is read.
+    mapping: &'a Mapping,
     pool: &'a Pool,
 }
 
@@ -182,7 +186,9 @@ impl Tensors<'_> {
     }
 
     fn matrix(&self, name: &str, size: (usize, usize)) -> Result<Packed, LoadError> {
-        Packed::read(self.header, name, size, self.pool)
+        let packed = Packed::read(self.header, name, size, self.pool)?;
+        self.mapping.release(self.header.tensor(name)?.bytes);
+        Ok(packed)
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
