@@ -103,6 +103,11 @@ impl Constraint {
         self.matcher.consume_token(token).map_err(failed)
     }
 
+    /// How many of `tokens`, from the first, the grammar would allow one after the other. None are taken.
+    pub(crate) fn count_valid(&mut self, tokens: &[u32]) -> usize {
+        self.matcher.validate_tokens(tokens).unwrap_or(0)
+    }
+
     /// Whether the answer is complete. Fails when the grammar gave up, which a complete answer never does.
     pub(crate) fn is_complete(&mut self) -> Result<bool, GenerateError> {
         match self.matcher.get_error() {

@@ -30,11 +30,21 @@ pub struct Options {
     pub prefixes: usize,
     /// How many answers are written at the same time, at most; at least 1.
     pub batch: usize,
+    /// How many tokens are guessed at most, from what the prompt says, to be checked in one pass; 0 is off. Changes no answer.
+    pub drafts: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { threads: 0, niceness: 10, memory_limit_bytes: None, context: None, prefixes: 16, batch: 8 }
+        Self {
+            threads: 0,
+            niceness: 10,
+            memory_limit_bytes: None,
+            context: None,
+            prefixes: 16,
+            batch: 8,
+            drafts: 8,
+        }
     }
 }
 
@@ -100,6 +110,7 @@ impl Model {
                 context,
                 budget,
                 batch: options.batch.max(1),
+                drafts: options.drafts,
             },
             schedule: Schedule::new(options.prefixes),
             load: started.elapsed(),

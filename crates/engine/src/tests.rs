@@ -269,6 +269,37 @@ fn answers_written_together_are_those_written_alone() {
 }
 
 #[test]
+fn guessed_tokens_change_no_answer_and_save_passes() {
+    let passes = |drafts| {
+        let mut model = open(&Options { drafts, ..Options::default() });
+        let mut text = String::new();
+        let mut passes = 0;
+        for alert in ALERTS {
+            let prompt = Prompt {
+                answer: format!("The alert says: {}", &alert[..10]),
+                ..Prompt::new("Repeat the alert word for word.", format!("{alert}\n{alert}"))
+            };
+            let request = Request {
+                repetition_penalty: 1.0,
+                ..Request::new(prompt, json!({ "type": "string", "maxLength": 80 }), 90)
+            };
+            model.submit(Task::Generate(request), 0, Control::unlimited());
+            while !model.is_idle() {
+                passes += 1;
+                for (_, answer) in model.step() {
+                    text += self::text(&answer);
+                }
+            }
+        }
+        (text, passes)
+    };
+    let ((text, one_by_one), (same, guessed)) = (passes(0), passes(8));
+    assert_eq!(text, same);
+    println!("{one_by_one} passes, {guessed} with guesses");
+    assert!(guessed * 4 < one_by_one * 3, "{one_by_one} {guessed}");
+}
+
+#[test]
 fn what_does_not_fit_beside_the_others_waits_and_is_done() {
     let mut model = tight(2.0);
     let alone = model.generate(&request(ALERTS[0]), &Control::unlimited()).unwrap().text;

@@ -72,6 +72,12 @@ impl Sequence {
         Self { shared: self.shared.clone(), own: self.own.like(capacity), state: self.state.clone() }
     }
 
+    /// Forgets the last `tokens`, which were appended since it branched off.
+    pub(crate) fn forget(&mut self, tokens: usize) {
+        assert!(tokens == 0 || self.state.is_empty(), "a convolution does not remember what it saw before");
+        self.own.len = self.own.len.checked_sub(tokens).expect("only its own tokens are forgotten");
+    }
+
     pub(super) fn grow(&mut self, tokens: usize) {
         self.own.len += tokens;
         assert!(self.own.len <= self.own.capacity, "a request's tokens were counted before it began");

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
+use toktrie::SimpleVob;
+
 use super::Tools;
+use crate::chat::Encoded;
 use crate::constraint::{Constraint, Masked};
 use crate::error::GenerateError;
 use crate::network::{Output, Piece, Sequence};
@@ -18,9 +21,13 @@ pub(super) struct Generation {
     pub(super) masked: Option<Masked>,
     sampler: Sampler,
     answer: Vec<u32>,
-    /// Tokens that the model has not seen yet, the first `seen` of which it has: the end of the prompt, then of the answer.
+    /// What the model sees next: the end of the prompt, then of the answer, then `drafts` tokens that are guessed. The
+    /// first `seen` it has seen.
     pending: Vec<u32>,
     seen: usize,
+    drafts: usize,
+    /// Tokens of the pass under way.
+    share: usize,
     submitted: Instant,
     first: Option<Instant>,
     pub(super) cached_tokens: usize,
@@ -38,6 +45,8 @@ impl Generation {
             answer: Vec::new(),
             pending: Vec::new(),
             seen: 0,
+            drafts: 0,
+            share: 0,
             submitted,
             first: None,
             cached_tokens: 0,
@@ -52,8 +61,24 @@ impl Generation {
         self.first.map_or(0, |_| self.answer.len())
     }
 
-    pub(super) fn pending(&self) -> &[u32] {
-        &self.pending[self.seen..]
+    /// Tokens for the next pass.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len() - self.seen
+    }
+
+    /// Prepares for a pass of at most `share` tokens; the constraint, if the pass gives the next token.
+    pub(super) fn lend(&mut self, share: usize) -> Option<Constraint> {
+        if share < self.pending() {
+            // Guesses are for passes with room.
+            self.pending.truncate(self.pending.len() - std::mem::take(&mut self.drafts));
+        }
+        self.share = share.min(self.pending());
+        if self.is_last() { self.constraint.take() } else { None }
+    }
+
+    /// Whether the pass under way sees all that is pending.
+    fn is_last(&self) -> bool {
+        self.share > 0 && self.share == self.pending()
     }
 
     /// Starts to write after a prompt whose last tokens are `rest`; gives the tokens that there must be room for.
@@ -70,64 +95,104 @@ impl Generation {
         rest.len() + self.request.max_tokens
     }
 
-    pub(super) fn piece<'a>(&'a mut self, sequence: &'a mut Sequence, share: usize) -> Piece<'a> {
-        let tokens = &self.pending[self.seen..self.seen + share];
-        let is_last = self.seen + share == self.pending.len();
-        Piece { sequence, tokens, logits: usize::from(is_last), hidden: 0 }
+    pub(super) fn piece<'a>(&'a mut self, sequence: &'a mut Sequence) -> Piece<'a> {
+        let tokens = &self.pending[self.seen..self.seen + self.share];
+        Piece { sequence, tokens, logits: if self.is_last() { 1 + self.drafts } else { 0 }, hidden: 0 }
     }
 
-    /// Takes what a pass of `share` tokens gave; the answer, when it is complete.
+    /// Takes what a pass gave; the answer, when it is complete. Of the tokens guessed, those stay that would have been
+    /// chosen; `sequence` forgets the others. `drafts`: how many may be guessed next.
     pub(super) fn take(
         &mut self,
         tools: &Tools,
-        share: usize,
-        mut outputs: Vec<Output>,
-        prompt_tokens: usize,
+        outputs: Vec<Output>,
+        prompt: &Encoded,
+        sequence: &mut Sequence,
+        drafts: usize,
     ) -> Result<Option<Completion>, GenerateError> {
-        self.seen += share;
-        if self.seen < self.pending.len() {
+        let is_last = self.is_last();
+        self.seen += std::mem::take(&mut self.share);
+        if !is_last {
             return Ok(None);
         }
         let died = || GenerateError::Inference("the thread that computes masks has died".into());
         let Masked { mut constraint, allowed } = self.masked.take().ok_or_else(died)?;
-        let logits = outputs.pop().ok_or_else(died)?.logits;
-        let most = self.request.max_tokens;
         if constraint.is_complete()? {
-            return self.finish(tools, prompt_tokens).map(Some);
-        }
-        if self.answer.len() >= most {
-            return Err(GenerateError::MaxTokens { max_tokens: most });
+            return self.finish(tools, prompt).map(Some);
         }
         self.first.get_or_insert_with(Instant::now);
-        let recent =
-            words(&tools.tokenizer, &self.answer[self.answer.len().saturating_sub(REPETITION_WINDOW)..]);
-        let token = self
-            .sampler
-            .choose(&logits, &allowed?, &recent)
-            .ok_or_else(|| GenerateError::Schema("it allows no token the model has".into()))?;
-        constraint.take(token)?;
-        self.pending = vec![token];
-        self.pending.extend(constraint.forced());
-        self.seen = 0;
-        self.answer.extend(&self.pending);
-        if self.answer.len() > most {
-            return Err(GenerateError::MaxTokens { max_tokens: most });
-        }
-        if constraint.is_complete()? {
-            return self.finish(tools, prompt_tokens).map(Some);
-        }
+        let logits: Vec<f32> = outputs.into_iter().flat_map(|output| output.logits).collect();
+        let rows: Vec<&[f32]> = logits.chunks_exact(tools.network.shape().vocab).collect();
+        let guessed = self.pending.split_off(self.pending.len() - std::mem::take(&mut self.drafts));
+        let (mut right, mut allowed) = (0, allowed?);
+        let next = loop {
+            let next = self.choose(tools, &mut constraint, rows[right], &allowed)?;
+            if constraint.is_complete()? {
+                return self.finish(tools, prompt).map(Some);
+            }
+            let same = guessed[right..].iter().zip(&next).take_while(|(guess, token)| guess == token).count();
+            right += same;
+            if same < next.len() {
+                break next[same..].to_vec();
+            }
+            allowed = constraint.allowed()?;
+        };
+        sequence.forget(guessed.len() - right);
+        (self.pending, self.seen) = (next, 0);
+        let guesses = self.guess(&mut constraint, prompt, drafts);
+        self.drafts = guesses.len();
+        self.pending.extend(guesses);
         self.constraint = Some(constraint);
         Ok(None)
     }
 
-    fn finish(&mut self, tools: &Tools, prompt_tokens: usize) -> Result<Completion, GenerateError> {
+    /// The next token, and what the grammar forces after it; they are taken.
+    fn choose(
+        &mut self,
+        tools: &Tools,
+        constraint: &mut Constraint,
+        logits: &[f32],
+        allowed: &SimpleVob,
+    ) -> Result<Vec<u32>, GenerateError> {
+        let max_tokens = self.request.max_tokens;
+        if self.answer.len() >= max_tokens {
+            return Err(GenerateError::MaxTokens { max_tokens });
+        }
+        let recent = &self.answer[self.answer.len().saturating_sub(REPETITION_WINDOW)..];
+        let token = self
+            .sampler
+            .choose(logits, allowed, &words(&tools.tokenizer, recent))
+            .ok_or_else(|| GenerateError::Schema("it allows no token the model has".into()))?;
+        constraint.take(token)?;
+        let mut next = vec![token];
+        next.extend(constraint.forced());
+        self.answer.extend(&next);
+        match self.answer.len() > max_tokens {
+            true => Err(GenerateError::MaxTokens { max_tokens }),
+            false => Ok(next),
+        }
+    }
+
+    /// At most `most` tokens that may follow, since they followed the same [`NGRAM`] tokens before: answers quote alerts.
+    fn guess(&self, constraint: &mut Constraint, prompt: &Encoded, most: usize) -> Vec<u32> {
+        let most = most.min(self.request.max_tokens - self.answer.len());
+        let text: Vec<u32> = prompt.tokens.iter().chain(&self.answer).copied().collect();
+        let Some(start) = text.len().checked_sub(NGRAM).filter(|_| most > 0) else { return Vec::new() };
+        let found = text[..text.len() - 1].windows(NGRAM).rposition(|window| *window == text[start..]);
+        let Some(found) = found else { return Vec::new() };
+        let followed = &text[found + NGRAM..];
+        let guesses = &followed[..most.min(followed.len())];
+        guesses[..constraint.count_valid(guesses)].to_vec()
+    }
+
+    fn finish(&mut self, tools: &Tools, prompt: &Encoded) -> Result<Completion, GenerateError> {
         let text = String::from_utf8(tools.tokenizer.decode(&self.answer))
             .map_err(|_| GenerateError::Inference("the answer is not UTF-8".into()))?;
         let now = Instant::now();
         let first = self.first.unwrap_or(now);
         Ok(Completion {
             text,
-            prompt_tokens,
+            prompt_tokens: prompt.tokens.len(),
             cached_tokens: self.cached_tokens,
             completion_tokens: self.answer.len(),
             time_to_first_token: first - self.submitted,
@@ -143,5 +208,7 @@ fn words(tokenizer: &Tokenizer, tokens: &[u32]) -> Vec<u32> {
     tokens.iter().copied().filter(has_letter).collect()
 }
 
+/// Tokens that must have stood before in the same order for what followed them to be guessed.
+const NGRAM: usize = 3;
 /// Tokens of the answer whose words are made less likely.
 const REPETITION_WINDOW: usize = 64;

@@ -34,6 +34,8 @@ pub(crate) struct Tools {
     pub(crate) budget: u64,
     /// Answers that are written at the same time, at most.
     pub(crate) batch: usize,
+    /// Tokens that are guessed for a pass, at most.
+    pub(crate) drafts: usize,
 }
 
 /// Names a task that was submitted.
@@ -206,10 +208,15 @@ impl Schedule {
             }
         }
 
+        // Guessing pays while the weights' way from memory takes longer than computing with them.
+        let drafts = match tools.network.shape().state_len() {
+            0 => tools.drafts / self.running.len(),
+            _ => 0,
+        };
         let running = std::mem::take(&mut self.running);
         for ((mut running, share), count) in running.into_iter().zip(shares).zip(counts) {
             let outputs: Vec<Output> = outputs.by_ref().take(count).collect();
-            match running.take(tools, &mut self.prefixes, share, outputs) {
+            match running.take(tools, &mut self.prefixes, share, outputs, drafts) {
                 Ok(None) => self.running.push(running),
                 Ok(Some(answer)) => self.finished.push((running.ticket, Ok(answer))),
                 Err(error) => self.finished.push((running.ticket, Err(error))),
@@ -305,9 +312,7 @@ impl Running {
     /// The constraint of an answer whose next token a pass of `share` rows gives.
     fn lend(&mut self, share: usize) -> Option<Constraint> {
         match (self.part, &mut self.work) {
-            (None, Work::Generate(generation)) if share == generation.pending().len() => {
-                generation.constraint.take()
-            }
+            (None, Work::Generate(generation)) => generation.lend(share),
             _ => None,
         }
     }
@@ -315,7 +320,7 @@ impl Running {
     fn wanted_rows(&self) -> usize {
         match (self.part, &self.work) {
             (Some(end), _) => end - self.sequence.len(),
-            (None, Work::Generate(generation)) => generation.pending().len(),
+            (None, Work::Generate(generation)) => generation.pending(),
             (None, Work::Score(scored)) => scored.pending(),
         }
     }
@@ -383,19 +388,20 @@ impl Running {
                 pieces.push(Piece { sequence: &mut self.sequence, tokens, logits: 0, hidden });
             }
             (None, Work::Generate(generation)) => {
-                pieces.push(generation.piece(&mut self.sequence, share));
+                pieces.push(generation.piece(&mut self.sequence));
             }
             (None, Work::Score(scored)) => scored.pieces(share, pieces),
         }
     }
 
-    /// Takes what a pass of `share` rows gave; the answer, when this was its last.
+    /// Takes what a pass of `share` rows gave; the answer, when this was its last. `drafts`: tokens that may be guessed.
     fn take(
         &mut self,
         tools: &Tools,
         prefixes: &mut Prefixes,
         share: usize,
         outputs: Vec<Output>,
+        drafts: usize,
     ) -> Result<Option<Answer>, GenerateError> {
         if share == 0 {
             return Ok(None);
@@ -403,8 +409,8 @@ impl Running {
         let Some(end) = self.part else {
             return match &mut self.work {
                 Work::Generate(generation) => {
-                    let prompt_tokens = self.prompt.tokens.len();
-                    let completion = generation.take(tools, share, outputs, prompt_tokens)?;
+                    let (prompt, sequence) = (&self.prompt, &mut self.sequence);
+                    let completion = generation.take(tools, outputs, prompt, sequence, drafts)?;
                     Ok(completion.map(Answer::Completion))
                 }
                 Work::Score(scored) => {
