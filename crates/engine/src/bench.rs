@@ -4,17 +4,21 @@ use std::time::{Duration, Instant};
 
 use crate::memory;
 use crate::model::Model;
-use crate::network::ROWS;
+use crate::network::{Piece, ROWS};
 
-/// What [`Model::bench`] measured.
+/// What [`Model::bench`] measured. Speeds are tokens a second, without the cost of constraints.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bench {
     /// How long [`Model::open`] took.
     pub load: Duration,
-    /// Tokens a second over a prompt of 512 tokens.
+    /// Over a prompt of 512 tokens.
     pub prompt_tokens_per_second: f64,
-    /// Tokens a second over an answer of 128 tokens after an empty prompt, without the cost of constraints.
+    /// Over an answer of 128 tokens after an empty prompt.
     pub decode_tokens_per_second: f64,
+    /// Over an answer of 64 tokens after 700 others; absent where the context is shorter.
+    pub decode_at_700_tokens_per_second: Option<f64>,
+    /// Over 8 answers of 32 tokens at the same time, of all together.
+    pub batch_tokens_per_second: f64,
     /// Of this process so far; absent where the system does not say.
     pub peak_rss_bytes: Option<u64>,
     /// The kernels in use, e.g. `avx512`.
@@ -24,28 +28,48 @@ pub struct Bench {
 impl Model {
     /// Best of two runs each. Takes seconds; shorter than 512 and 128 tokens where the context is.
     pub fn bench(&mut self) -> Bench {
-        let prompt = arbitrary_tokens(512.min(self.context()), self.info().vocab);
-        let answer = arbitrary_tokens(128.min(self.context()), self.info().vocab);
-        let rate = |tokens: &[u32], rows: usize| {
-            let mut best = 0f64;
-            for _ in 0..2 {
-                let mut sequence = self.network().sequence(tokens.len());
-                let started = Instant::now();
-                for chunk in tokens.chunks(rows) {
-                    self.network().next(&mut sequence, chunk);
-                }
-                best = best.max(tokens.len() as f64 / started.elapsed().as_secs_f64());
-            }
-            best
-        };
+        let context = self.context();
         Bench {
             load: self.load,
-            prompt_tokens_per_second: rate(&prompt, ROWS),
-            decode_tokens_per_second: rate(&answer, 1),
+            prompt_tokens_per_second: self.rate(0, 512.min(context), ROWS),
+            decode_tokens_per_second: self.rate(0, 128.min(context), 1),
+            decode_at_700_tokens_per_second: (context >= 764).then(|| self.rate(700, 64, 1)),
+            batch_tokens_per_second: self.batch_rate(8, 32.min(context)),
             peak_rss_bytes: memory::peak_rss(),
             kernels: self.network().kernels(),
         }
     }
+
+    /// Over `count` tokens after `before` others, in passes of at most `rows`.
+    fn rate(&self, before: usize, count: usize, rows: usize) -> f64 {
+        let tokens = arbitrary_tokens(before + count, self.info().vocab);
+        best_of_two(count, || {
+            let mut sequence = self.network().sequence(tokens.len());
+            tokens[..before].chunks(ROWS).for_each(|chunk| drop(self.network().next(&mut sequence, chunk)));
+            let started = Instant::now();
+            tokens[before..].chunks(rows).for_each(|chunk| drop(self.network().next(&mut sequence, chunk)));
+            started.elapsed()
+        })
+    }
+
+    fn batch_rate(&self, sequences: usize, count: usize) -> f64 {
+        let tokens = arbitrary_tokens(count, self.info().vocab);
+        best_of_two(sequences * count, || {
+            let mut batch: Vec<_> = (0..sequences).map(|_| self.network().sequence(count)).collect();
+            let started = Instant::now();
+            for token in tokens.chunks(1) {
+                let pieces = batch.iter_mut();
+                let pieces = pieces.map(|sequence| Piece { sequence, tokens: token, logits: 1, hidden: 0 });
+                self.network().forward(&mut pieces.collect::<Vec<_>>());
+            }
+            started.elapsed()
+        })
+    }
+}
+
+fn best_of_two(tokens: usize, run: impl Fn() -> Duration) -> f64 {
+    let least = run().min(run());
+    tokens as f64 / least.as_secs_f64()
 }
 
 /// The same tokens on every machine; what they say does not matter for speed.

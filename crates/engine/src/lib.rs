@@ -8,6 +8,7 @@ mod chat;
 mod constraint;
 mod error;
 pub mod gguf;
+mod kept;
 mod memory;
 mod model;
 mod network;

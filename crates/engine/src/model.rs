@@ -1,5 +1,6 @@
 //! A model ready to answer.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use crate::chat::Chat;
 use crate::constraint::{Grammars, Masks};
 use crate::error::{GenerateError, LoadError};
 use crate::gguf::{self, Header, Info, Shape};
+use crate::kept::Kept;
 use crate::memory;
 use crate::network::{Network, Pool};
 use crate::request::{Answer, Completion, Control, Prompt, Question, Request, Scores, Scoring, Task};
@@ -32,6 +34,9 @@ pub struct Options {
     pub batch: usize,
     /// How many tokens are guessed at most, from what the prompt says, to be checked in one pass; 0 is off. Changes no answer.
     pub drafts: usize,
+    /// A file in which the keys and values of the latest system text are kept for the next process; `None` is off. Reading it
+    /// is faster than computing them. Who may write it may change what the model has read: keep it where the model is.
+    pub kept_prefix: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -44,6 +49,7 @@ impl Default for Options {
             prefixes: 16,
             batch: 8,
             drafts: 8,
+            kept_prefix: None,
         }
     }
 }
@@ -99,6 +105,11 @@ impl Model {
             Some(limit) => limit.saturating_sub(memory_bytes - one),
             None => CONTEXTS * one,
         };
+        let kept = options.kept_prefix.as_ref().map(|path| Kept::new(path, &mapping, &network, context));
+        let mut schedule = Schedule::new(options.prefixes);
+        if let Some((tokens, sequence)) = kept.as_ref().and_then(|kept| kept.load(&network)) {
+            schedule.know(&tokens, sequence);
+        }
         Ok(Self {
             info: gguf::info(&header, &shape, source),
             tools: Tools {
@@ -111,8 +122,9 @@ impl Model {
                 budget,
                 batch: options.batch.max(1),
                 drafts: options.drafts,
+                kept,
             },
-            schedule: Schedule::new(options.prefixes),
+            schedule,
             load: started.elapsed(),
         })
     }

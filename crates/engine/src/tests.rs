@@ -356,6 +356,38 @@ fn a_prompt_that_several_begin_with_is_computed_once() {
     assert_eq!(cached.iter().filter(|cached| *cached == shared).count(), 4, "{cached:?}");
 }
 
+#[test]
+fn a_system_text_that_was_kept_is_not_computed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.prefix");
+    let options = Options { kept_prefix: Some(path.clone()), ..Options::default() };
+    let prompt = Prompt::new("You triage security alerts. Answer in JSON. ".repeat(5), ALERTS[0]);
+    let request = Request { prompt, ..request("") };
+    let answer = |options: &Options| {
+        let completion = open(options).generate(&request, &Control::unlimited()).unwrap();
+        (completion.cached_tokens, completion.text)
+    };
+    let (cached, text) = answer(&options);
+    assert_eq!(cached, 0);
+    let kept = std::fs::read(&path).unwrap();
+    let (cached, same) = answer(&options);
+    assert!(cached > 40 && same == text);
+    assert_eq!(std::fs::read(&path).unwrap(), kept);
+    // Damaged, cut, or of a model that was opened otherwise: computed, and written anew.
+    let mut damaged = kept.clone();
+    damaged[kept.len() / 2] ^= 1;
+    for bytes in [&damaged[..], &kept[..kept.len() - 1], b"", b"other"] {
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(answer(&options), (0, text.clone()));
+        assert_eq!(std::fs::read(&path).unwrap(), kept);
+    }
+    assert_eq!(answer(&Options { context: Some(1024), ..options.clone() }).0, 0);
+    assert_ne!(std::fs::read(&path).unwrap(), kept);
+    // Where it cannot be written, nothing is lost but time.
+    let nowhere = Options { kept_prefix: Some(folder.path().join("no/such/folder")), ..options };
+    assert_eq!(answer(&nowhere), (0, text));
+}
+
 fn scoring(hidden: bool) -> Scoring {
     let question = |answer: &str, candidates: &[&str]| Question {
         answer: answer.into(),

@@ -91,6 +91,11 @@ impl Network {
         Sequence::new(&self.shape, capacity, &self.taken)
     }
 
+    /// A sequence of `len` tokens that [`Sequence::bytes`] was asked for; `None` if it was of another model.
+    pub(crate) fn sequence_from(&self, len: usize, bytes: &[u8]) -> Option<Sequence> {
+        Sequence::from_bytes(&self.shape, len, bytes, &self.taken)
+    }
+
     /// Appends `tokens`, at most [`ROWS`], and gives the logits of what follows the last of them.
     pub(crate) fn next(&self, sequence: &mut Sequence, tokens: &[u32]) -> Vec<f32> {
         let mut outputs = self.forward(&mut [Piece { sequence, tokens, logits: 1, hidden: 0 }]);

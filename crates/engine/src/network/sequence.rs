@@ -72,6 +72,32 @@ impl Sequence {
         Self { shared: self.shared.clone(), own: self.own.like(capacity), state: self.state.clone() }
     }
 
+    /// Keys, values and what convolutions remember of a sequence of one part, to be kept elsewhere; `None` of another.
+    pub(crate) fn bytes(&self) -> Option<Vec<u8>> {
+        let part = match &self.shared[..] {
+            [part] if self.own.len == 0 => part,
+            _ => return None,
+        };
+        let halves = part.keys.iter().chain(&part.values).flat_map(|half| half.to_le_bytes());
+        Some(halves.chain(self.state.iter().flat_map(|x| x.to_le_bytes())).collect())
+    }
+
+    /// A sequence of `len` tokens from what [`Sequence::bytes`] gave for as many; `None` if there are not as many bytes.
+    pub(super) fn from_bytes(shape: &Shape, len: usize, bytes: &[u8], taken: &Taken) -> Option<Self> {
+        let mut sequence = Self::new(shape, len, taken);
+        let part = &mut sequence.own;
+        let (halves, state) = bytes.split_at_checked(2 * (part.keys.len() + part.values.len()))?;
+        if state.len() != 4 * sequence.state.len() {
+            return None;
+        }
+        let halves = halves.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
+        part.keys.iter_mut().chain(&mut part.values).zip(halves).for_each(|(place, half)| *place = half);
+        let state = state.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        sequence.state.iter_mut().zip(state).for_each(|(place, x)| *place = x);
+        sequence.own.len = len;
+        Some(sequence.branch(0))
+    }
+
     /// Forgets the last `tokens`, which were appended since it branched off.
     pub(crate) fn forget(&mut self, tokens: usize) {
         assert!(tokens == 0 || self.state.is_empty(), "a convolution does not remember what it saw before");

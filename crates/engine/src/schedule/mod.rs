@@ -13,6 +13,7 @@ use crate::chat::{Chat, Encoded};
 use crate::constraint::{Constraint, Grammars, Masks};
 use crate::error::GenerateError;
 use crate::gguf::Shape;
+use crate::kept::Kept;
 use crate::memory;
 use crate::network::{Network, Output, Piece, ROWS, Sequence, part_bytes};
 use crate::prefix::Prefixes;
@@ -36,6 +37,7 @@ pub(crate) struct Tools {
     pub(crate) batch: usize,
     /// Tokens that are guessed for a pass, at most.
     pub(crate) drafts: usize,
+    pub(crate) kept: Option<Kept>,
 }
 
 /// Names a task that was submitted.
@@ -89,6 +91,11 @@ impl Schedule {
             prefixes: Prefixes::new(prefixes),
             next_ticket: 0,
         }
+    }
+
+    /// Makes a beginning known that was computed by an earlier process.
+    pub(crate) fn know(&mut self, tokens: &[u32], sequence: Sequence) {
+        self.prefixes.put(tokens, sequence);
     }
 
     /// Whether there is nothing to do and nothing to fetch.
@@ -429,7 +436,11 @@ impl Running {
         if len == end {
             // Of a whole question only scores are followed by another task, which writes about it.
             if Some(&end) != self.prompt.ends.last() || matches!(self.work, Work::Score(_)) {
-                prefixes.put(&self.prompt.tokens[..end], self.sequence.branch(0));
+                let known = self.sequence.branch(0);
+                if let Some(kept) = tools.kept.as_ref().filter(|_| self.prompt.ends.first() == Some(&end)) {
+                    kept.save(&self.prompt.tokens[..end], &known);
+                }
+                prefixes.put(&self.prompt.tokens[..end], known);
             }
             self.enter_part(tools, prefixes);
         }
