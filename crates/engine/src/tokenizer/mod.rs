@@ -63,7 +63,10 @@ impl Tokenizer {
             header.token(&format!("tokenizer.ggml.{name}")).filter(|&id| (id as usize) < tokens.len())
         };
         let (beginning, end) = (id("bos_token_id"), id("eos_token_id"));
-        let end = end.or_else(|| id("eot_token_id")).ok_or_else(|| missing("tokenizer.ggml.eos_token_id"))?;
+        let end = end.or_else(|| id("eot_token_id")).ok_or_else(|| match header.metadata.get(END) {
+            Some(found) => header.bad(END, *found, "the number of a token was expected"),
+            None => missing(END),
+        })?;
         let ends = [Some(end), beginning, id("eot_token_id"), id("padding_token_id"), id("unknown_token_id")];
         // Gemma's runs of blanks are text, other tokens of this kind may be as good as control tokens (`</think>`).
         let is_blank =
@@ -76,10 +79,10 @@ impl Tokenizer {
         };
 
         let controls: Vec<bool> = (0..tokens.len()).map(is_control).collect();
-        let model = header.text("tokenizer.ggml.model").ok_or_else(|| missing("tokenizer.ggml.model"))?;
+        let model = header.text("tokenizer.ggml.model")?.ok_or_else(|| missing("tokenizer.ggml.model"))?;
         let (plain, style, begins) = match model {
             "gpt2" => {
-                let words = header.text("tokenizer.ggml.pre").unwrap_or("default");
+                let words = header.text("tokenizer.ggml.pre")?.unwrap_or("default");
                 let words = Words::named(words).map_err(wrong)?;
                 let begins = words.begins;
                 let merged = merged(header, words, &tokens, &controls).map_err(wrong)?;
@@ -117,10 +120,10 @@ impl Tokenizer {
             controls: longest_first(&|i| controls[i]),
             trie: TokTrie::from(&info, &bytes),
             beginning,
-            adds_beginning: header.flag("tokenizer.ggml.add_bos_token").unwrap_or(begins)
+            adds_beginning: header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(begins)
                 && beginning.is_some(),
             end,
-            adds_space: sentence_piece && header.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true),
+            adds_space: sentence_piece && header.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true),
         })
     }
 
@@ -307,6 +310,7 @@ fn byte_letters() -> impl Iterator<Item = (u8, char)> {
     })
 }
 
+const END: &str = "tokenizer.ggml.eos_token_id";
 const NORMAL: i64 = 1;
 const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;

@@ -41,6 +41,8 @@ impl Words {
             "tekken" => Self { whole: true, begins: true, ..words(cut(&[&cased("", r"\p{N}")])?) },
             other => {
                 let known = "gpt-2, smollm, refact, llama-bpe, lfm2, qwen2, dbrx, gpt-4o or tekken";
+                let other: String = other.chars().take(80).collect();
+                let other = other.escape_debug();
                 return Err(format!("pre-tokenizer `{other}` is not supported: use a model with {known}"));
             }
         })
