@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::model::{Model, Options};
 use crate::synth::{Content, Gguf, Kind as SynthKind, Tensor as SynthTensor, Value as Entry, tiny};
@@ -38,6 +40,7 @@ fn expect(result: Result<(), LoadError>, what: &str, about: &str) {
 fn honest_models_open() {
     for (name, gguf) in models() {
         open(&gguf).unwrap_or_else(|error| panic!("{name}: {error}"));
+        open(&tiny::least(name).unwrap()).unwrap_or_else(|error| panic!("the least {name}: {error}"));
     }
 }
 
@@ -293,5 +296,24 @@ fn a_tokenizer_of_rubbish_is_an_error_or_harmless() {
         gguf.set("tokenizer.ggml.tokens", Entry::Texts(tokens));
         gguf.set("tokenizer.ggml.scores", Entry::Floats(vec![f32::NAN; count]));
         open(&gguf).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// The fuzz target `gguf` goes on from here.
+    #[test]
+    fn no_mutated_model_panics(
+        model in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+    ) {
+        let mut bytes = tiny::least(tiny::NAMES[model.index(tiny::NAMES.len())]).unwrap().bytes();
+        // Most of a model is weights, and every change of those is harmless.
+        let header = bytes.windows(10).position(|window| window == b"token_embd").unwrap() + 1000;
+        for (at, byte) in changes {
+            bytes[at.index(header)] = byte;
+        }
+        let _opened = open_bytes(&bytes);
     }
 }
