@@ -46,15 +46,20 @@ soak: setup
 	cargo build --quiet
 	WATCHPOST_SOAK_KILLS=200 cargo test --test it -- soak --nocapture
 
-# What crates/engine/tests/data/reference holds. Needed only when crates/engine/synth or record.py change.
+# What crates/engine/tests/data holds. Needed only when crates/engine/synth or crates/engine/tests/reference change.
 reference: peer := $(cache)/reference
-reference:
+reference: setup
 	test -x $(peer)/bin/python || python3 -m venv $(peer)
-	$(peer)/bin/pip install --quiet llama-cpp-python==0.3.36 gguf==0.19.0 numpy
+	$(peer)/bin/pip install --quiet llama-cpp-python==0.3.36 gguf==0.19.0 numpy sentencepiece==0.2.3 tokenizers==0.23.3 tzdata
+	$(peer)/bin/pip download --quiet --no-deps --dest $(peer) django==5.2.19 faker==40.63.0 mistral-common==1.13.1
 	cargo build --quiet -p watchpost-engine --example synth
 	mkdir -p $(peer)/models
 	$(CARGO_TARGET_DIR)/debug/examples/synth tiny $(peer)/models
 	$(peer)/bin/python crates/engine/tests/reference/record.py $(peer)/models crates/engine/tests/data/reference
+	$(peer)/bin/python crates/engine/tests/reference/corpus.py examples/logs $(peer)/django-5.2.19-*.whl \
+		$(peer)/faker-40.63.0-*.whl crates/engine/tests/data/tokenizer/corpus.txt
+	$(peer)/bin/python crates/engine/tests/reference/tokens.py models/SmolLM2-135M-Instruct.Q4_1.gguf \
+		$(peer)/mistral_common-1.13.1-*.whl crates/engine/tests/data/tokenizer
 
 # The shipped binary, DuckDB inside. The first build compiles its C++: 15 to 30 minutes on two cores.
 bundled:

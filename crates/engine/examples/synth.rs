@@ -1,10 +1,10 @@
 //! Writes a GGUF of random weights: `cargo run -p watchpost-engine --example synth -- NAME OUT.gguf`, where NAME is a
 //! real model's shape (for measuring speed) or a small model of one architecture (for tests); without arguments, the
-//! names. `tiny FOLDER` writes every small model into a folder.
+//! names. `tiny FOLDER` writes every small model into a folder, `least FOLDER` the least ones, to begin fuzzing with.
 
 use std::error::Error;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 #[path = "../synth/mod.rs"]
@@ -15,10 +15,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let small = || synth::tiny::NAMES.iter().flat_map(|name| [(*name).to_owned(), format!("{name}-mixed")]);
     match arguments.as_slice() {
-        [kind, folder] if kind == "tiny" => {
-            small().try_for_each(|name| write(&name, &Path::new(folder).join(format!("{name}.gguf"))))
-        }
-        [name, path] => write(name, Path::new(path)),
+        [kind, folder] if kind == "tiny" => small()
+            .try_for_each(|name| write(synth::tiny::model(&name), &Path::new(folder).join(name + ".gguf"))),
+        [kind, folder] if kind == "least" => synth::tiny::NAMES
+            .iter()
+            .try_for_each(|name| write(synth::tiny::least(name), &Path::new(folder).join(name))),
+        [name, path] => write(synth::real::model(name).or_else(|| synth::tiny::model(name)), Path::new(path)),
         _ => {
             synth::real::NAMES.iter().for_each(|name| println!("{name}"));
             small().for_each(|name| println!("{name}"));
@@ -27,10 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn write(name: &str, path: &Path) -> Result<(), Box<dyn Error>> {
-    let model = synth::real::model(name).or_else(|| synth::tiny::model(name));
-    let model = model.ok_or_else(|| format!("no model `{name}`: without arguments, the names are listed"))?;
+fn write(model: Option<synth::Gguf>, path: &Path) -> Result<(), Box<dyn Error>> {
+    let model = model.ok_or("no model of this name: without arguments, the names are listed")?;
     let mut file = BufWriter::new(File::create(path)?);
     model.write(&mut file)?;
+    file.flush()?;
     Ok(())
 }

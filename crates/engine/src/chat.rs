@@ -47,7 +47,7 @@ impl Encoded {
 
 impl Chat {
     pub(crate) fn read(header: &Header<'_>, tokenizer: &Tokenizer) -> Result<Self, LoadError> {
-        let own = header.text("tokenizer.chat_template");
+        let own = header.text("tokenizer.chat_template")?;
         let template = own.unwrap_or(match tokenizer.control("<|im_start|>") {
             Some(_) => CHATML,
             None => PLAIN,

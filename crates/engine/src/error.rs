@@ -23,6 +23,9 @@ pub enum LoadError {
     BadKey { path: PathBuf, key: String, found: String, expected: String },
     #[error("{}: no tensor `{tensor}`: convert the model again, or use another model", .path.display())]
     MissingTensor { path: PathBuf, tensor: String },
+    /// One that the architecture's forward pass does not use.
+    #[error("{}: tensor `{tensor}` has no place in a model of the architecture `{architecture}`: convert the model again, or use another", .path.display())]
+    UnknownTensor { path: PathBuf, tensor: String, architecture: &'static str },
     #[error("{}: tensor `{tensor}` has the shape {found:?}, {expected:?} was expected", .path.display())]
     Shape { path: PathBuf, tensor: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("{}: architecture `{found}` is not supported: use one of {}", .path.display(), .supported.join(", "))]

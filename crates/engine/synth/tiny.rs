@@ -22,39 +22,55 @@ pub const NAMES: &[&str] = &[
 
 /// The model of this name, `None` where there is none.
 pub fn model(name: &str) -> Option<Gguf> {
-    let (base, mixed) = match name.strip_suffix("-mixed") {
-        Some(base) => (base, true),
-        None => (name, false),
+    match name.strip_suffix("-mixed") {
+        Some(base) => architecture(base, |sizes| sizes).map(mixed),
+        None => architecture(name, |sizes| sizes),
+    }
+}
+
+/// The least that is still a model of this name: some 25 KB, to begin fuzzing with.
+pub fn least(name: &str) -> Option<Gguf> {
+    let least = |sizes: Sizes| Sizes {
+        layers: if sizes.layers == 3 { 1 } else { 3 },
+        hidden: 32,
+        feed_forward: 32,
+        heads: 2,
+        kv_heads: if sizes.kv_heads == sizes.heads { 2 } else { 1 },
+        head_dim: 16,
+        tokens: 8,
+        ..sizes
     };
-    let model = match base {
-        "llama3" => llama3(),
-        "mistral" => mistral(),
-        "qwen2" => qwen2(),
-        "qwen3" => qwen3(),
-        "gemma3" => gemma3(false),
-        "gemma3-linear" => gemma3(true),
-        "phi3" => phi3(1 << 10),
-        "phi3-long" => phi3(16),
-        "granite" => granite(),
-        "lfm2" => lfm2(),
+    architecture(name, least).map(mixed)
+}
+
+fn architecture(name: &str, sizes: impl Fn(Sizes) -> Sizes) -> Option<Gguf> {
+    let sizes = &sizes;
+    let draft = match name {
+        "llama3" => llama3(sizes),
+        "mistral" => mistral(sizes),
+        "qwen2" => qwen2(sizes),
+        "qwen3" => qwen3(sizes),
+        "gemma3" => gemma3(sizes, false),
+        "gemma3-linear" => gemma3(sizes, true),
+        "phi3" => phi3(sizes, 1 << 10),
+        "phi3-long" => phi3(sizes, 16),
+        "granite" => granite(sizes),
+        "lfm2" => lfm2(sizes),
         _ => return None,
     };
-    let mut gguf = model.gguf;
-    if mixed {
-        mix(&mut gguf);
-    }
-    Some(gguf)
+    Some(draft.gguf)
 }
 
 /// Llama 3: rotations that are slower for the far numbers of a head, the embedding as head.
-fn llama3() -> Draft {
-    let mut draft = Draft::new("llama", Sizes { kv_heads: 2, ..Sizes::default() });
+fn llama3(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
+    let mut draft = Draft::new("llama", sizes(Sizes { kv_heads: 2, ..Sizes::default() }));
     draft.set("rope.freq_base", Value::Float(500_000.0));
-    draft.set("rope.dimension_count", Value::Unsigned(32));
-    vocabulary::byte_level(&mut draft.gguf, "llama-bpe", VOCABULARY);
+    draft.set("rope.dimension_count", draft.head_dim());
+    draft.byte_level("llama-bpe");
     draft.ends(2.0);
-    let stretch = (0..16).map(|pair| [1.0, 1.5, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0][pair / 2]).collect();
-    draft.add(Tensor::vector("rope_freqs.weight", 16, Content::Exactly(stretch)));
+    let pairs = draft.sizes.head_dim / 2;
+    let stretch = (0..pairs).map(|pair| [1.0, 1.5, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0][pair / 2]).collect();
+    draft.add(Tensor::vector("rope_freqs.weight", pairs, Content::Exactly(stretch)));
     for layer in 0..draft.sizes.layers {
         draft.norms(layer);
         draft.attention(layer, 1.0);
@@ -64,12 +80,13 @@ fn llama3() -> Draft {
 }
 
 /// Mistral: heads of a size of their own, a head matrix.
-fn mistral() -> Draft {
-    let mut draft = Draft::new("llama", Sizes { head_dim: 48, heads: 6, kv_heads: 3, ..Sizes::default() });
-    draft.set("attention.key_length", Value::Unsigned(48));
-    draft.set("attention.value_length", Value::Unsigned(48));
-    draft.set("rope.dimension_count", Value::Unsigned(48));
-    vocabulary::sentence_piece(&mut draft.gguf, VOCABULARY_PIECES);
+fn mistral(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
+    let mut draft =
+        Draft::new("llama", sizes(Sizes { head_dim: 48, heads: 6, kv_heads: 3, ..Sizes::default() }));
+    draft.set("attention.key_length", draft.head_dim());
+    draft.set("attention.value_length", draft.head_dim());
+    draft.set("rope.dimension_count", draft.head_dim());
+    draft.sentence_piece();
     draft.ends(2.0);
     draft.matrix("output", draft.sizes.vocab, draft.sizes.hidden, 2.0);
     for layer in 0..draft.sizes.layers {
@@ -81,10 +98,11 @@ fn mistral() -> Draft {
 }
 
 /// Qwen 2: queries, keys and values have biases.
-fn qwen2() -> Draft {
-    let mut draft = Draft::new("qwen2", Sizes { kv_heads: 1, heads: 4, head_dim: 64, ..Sizes::default() });
+fn qwen2(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
+    let mut draft =
+        Draft::new("qwen2", sizes(Sizes { kv_heads: 1, heads: 4, head_dim: 64, ..Sizes::default() }));
     draft.set("rope.freq_base", Value::Float(1_000_000.0));
-    vocabulary::byte_level(&mut draft.gguf, "qwen2", VOCABULARY);
+    draft.byte_level("qwen2");
     draft.ends(2.0);
     for layer in 0..draft.sizes.layers {
         draft.norms(layer);
@@ -101,12 +119,13 @@ fn qwen2() -> Draft {
 }
 
 /// Qwen 3: queries and keys are normalized, head by head.
-fn qwen3() -> Draft {
-    let mut draft = Draft::new("qwen3", Sizes { head_dim: 64, heads: 6, kv_heads: 2, ..Sizes::default() });
-    draft.set("attention.key_length", Value::Unsigned(64));
-    draft.set("attention.value_length", Value::Unsigned(64));
+fn qwen3(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
+    let mut draft =
+        Draft::new("qwen3", sizes(Sizes { head_dim: 64, heads: 6, kv_heads: 2, ..Sizes::default() }));
+    draft.set("attention.key_length", draft.head_dim());
+    draft.set("attention.value_length", draft.head_dim());
     draft.set("rope.freq_base", Value::Float(1_000_000.0));
-    vocabulary::byte_level(&mut draft.gguf, "qwen2", VOCABULARY);
+    draft.byte_level("qwen2");
     draft.ends(2.0);
     for layer in 0..draft.sizes.layers {
         draft.norms(layer);
@@ -119,18 +138,18 @@ fn qwen3() -> Draft {
 
 /// Gemma 3: a window of 8 tokens in five layers of six, with rotations of their own; norms after each part too; GELU.
 /// Its larger models stretch the rotations of the layers without a window (`linear`).
-fn gemma3(linear: bool) -> Draft {
-    let sizes = Sizes { layers: 7, head_dim: 64, heads: 4, kv_heads: 1, ..Sizes::default() };
-    let mut draft = Draft::new("gemma3", sizes);
-    draft.set("attention.key_length", Value::Unsigned(64));
-    draft.set("attention.value_length", Value::Unsigned(64));
+fn gemma3(sizes: &impl Fn(Sizes) -> Sizes, linear: bool) -> Draft {
+    let full = Sizes { layers: 7, head_dim: 64, heads: 4, kv_heads: 1, ..Sizes::default() };
+    let mut draft = Draft::new("gemma3", sizes(full));
+    draft.set("attention.key_length", draft.head_dim());
+    draft.set("attention.value_length", draft.head_dim());
     draft.set("attention.sliding_window", Value::Unsigned(8));
     draft.set("rope.freq_base", Value::Float(1_000_000.0));
     if linear {
         draft.set("rope.scaling.type", Value::Text("linear".into()));
         draft.set("rope.scaling.factor", Value::Float(8.0));
     }
-    vocabulary::sentence_piece(&mut draft.gguf, VOCABULARY_PIECES);
+    draft.sentence_piece();
     draft.gguf.set("tokenizer.ggml.add_space_prefix", Value::Flag(false));
     draft.ends(2.0);
     for layer in 0..draft.sizes.layers {
@@ -152,17 +171,18 @@ fn gemma3(linear: bool) -> Draft {
 
 /// Phi 3: fused matrices, three quarters of a head rotated, by factors that depend on whether the context is longer than
 /// the `original` one.
-fn phi3(original: u32) -> Draft {
-    let mut draft = Draft::new("phi3", Sizes { kv_heads: 4, ..Sizes::default() });
-    draft.set("rope.dimension_count", Value::Unsigned(24));
+fn phi3(sizes: &impl Fn(Sizes) -> Sizes, original: u32) -> Draft {
+    let mut draft = Draft::new("phi3", sizes(Sizes { kv_heads: 4, ..Sizes::default() }));
+    let pairs = draft.sizes.head_dim * 3 / 8;
+    draft.set("rope.dimension_count", Value::Unsigned(2 * pairs as u32));
     draft.set("rope.scaling.original_context_length", Value::Unsigned(original));
     draft.set("rope.scaling.attn_factor", Value::Float(1.19));
-    vocabulary::sentence_piece(&mut draft.gguf, VOCABULARY_PIECES);
+    draft.sentence_piece();
     draft.ends(2.0);
     draft.matrix("output", draft.sizes.vocab, draft.sizes.hidden, 2.0);
-    let factors = |step: f32| Content::Exactly((0..12).map(|pair| 1.0 + pair as f32 * step).collect());
-    draft.add(Tensor::vector("rope_factors_short.weight", 12, factors(0.0625)));
-    draft.add(Tensor::vector("rope_factors_long.weight", 12, factors(1.5)));
+    let factors = |step: f32| Content::Exactly((0..pairs).map(|pair| 1.0 + pair as f32 * step).collect());
+    draft.add(Tensor::vector("rope_factors_short.weight", pairs, factors(0.0625)));
+    draft.add(Tensor::vector("rope_factors_long.weight", pairs, factors(1.5)));
     let Sizes { heads, kv_heads, head_dim, hidden, feed_forward, .. } = draft.sizes;
     for layer in 0..draft.sizes.layers {
         draft.norms(layer);
@@ -175,14 +195,14 @@ fn phi3(original: u32) -> Draft {
 }
 
 /// Granite: a llama with factors on the embedding, the scores of attention, what each layer adds, and the logits.
-fn granite() -> Draft {
-    let mut draft = Draft::new("granite", Sizes { kv_heads: 2, ..Sizes::default() });
-    draft.set("rope.dimension_count", Value::Unsigned(32));
+fn granite(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
+    let mut draft = Draft::new("granite", sizes(Sizes { kv_heads: 2, ..Sizes::default() }));
+    draft.set("rope.dimension_count", draft.head_dim());
     draft.set("embedding_scale", Value::Float(12.0));
     draft.set("attention.scale", Value::Float(0.25));
     draft.set("residual_scale", Value::Float(0.22));
     draft.set("logit_scale", Value::Float(8.0));
-    vocabulary::byte_level(&mut draft.gguf, "refact", VOCABULARY);
+    draft.byte_level("refact");
     draft.ends(16.0);
     for layer in 0..draft.sizes.layers {
         draft.norms(layer);
@@ -193,22 +213,23 @@ fn granite() -> Draft {
 }
 
 /// LFM 2: most layers mix a token with the two before it, by short convolutions; the others attend.
-fn lfm2() -> Draft {
-    let mut draft = Draft::new("lfm2", Sizes { layers: 5, kv_heads: 2, ..Sizes::default() });
-    let attends = [false, false, true, false, true];
-    let kv_heads = attends.map(|attends| if attends { 2 } else { 0 }).to_vec();
+fn lfm2(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
+    let mut draft = Draft::new("lfm2", sizes(Sizes { layers: 5, kv_heads: 2, ..Sizes::default() }));
+    let Sizes { layers, hidden, .. } = draft.sizes;
+    let attends = |layer: usize| layer > 0 && layer.is_multiple_of(2);
+    let kv_heads =
+        (0..layers).map(|layer| if attends(layer) { draft.sizes.kv_heads as i32 } else { 0 }).collect();
     draft.set("attention.head_count_kv", Value::Integers(kv_heads));
     draft.set("shortconv.l_cache", Value::Unsigned(3));
     draft.set("rope.freq_base", Value::Float(1_000_000.0));
-    vocabulary::byte_level(&mut draft.gguf, "lfm2", VOCABULARY);
+    draft.byte_level("lfm2");
     draft.ends(2.0);
     if let Some(norm) = draft.gguf.tensor("output_norm.weight") {
         norm.name = "token_embd_norm.weight".into();
     }
-    let hidden = draft.sizes.hidden;
-    for (layer, attends) in attends.into_iter().enumerate() {
+    for layer in 0..layers {
         draft.norms(layer);
-        if attends {
+        if attends(layer) {
             draft.attention(layer, 1.0);
             draft.head_norms(layer);
         } else {
@@ -223,7 +244,7 @@ fn lfm2() -> Draft {
 }
 
 /// Every kind in turn; rows that are not whole blocks of a kind get the next.
-fn mix(gguf: &mut Gguf) {
+fn mixed(mut gguf: Gguf) -> Gguf {
     let mut kinds = KINDS.iter().copied().cycle();
     for tensor in &mut gguf.tensors {
         if tensor.shape.len() == 2 && tensor.shape[0] >= 32 {
@@ -231,6 +252,7 @@ fn mix(gguf: &mut Gguf) {
             tensor.kind = kinds.by_ref().find(fits).expect("every row is whole blocks of Q8_0");
         }
     }
+    gguf
 }
 
 const KINDS: [Kind; 12] = [
@@ -256,18 +278,19 @@ struct Sizes {
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
+    /// Tokens of more than one character.
+    tokens: usize,
     vocab: usize,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { layers: 3, hidden: 256, feed_forward: 512, heads: 8, kv_heads: 8, head_dim: 32, vocab: 0 }
+        let (hidden, feed_forward, heads, head_dim) = (256, 512, 8, 32);
+        // Makes a vocabulary that is no multiple of the 16 rows of a tile.
+        let tokens = 50;
+        Self { layers: 3, hidden, feed_forward, heads, kv_heads: 8, head_dim, tokens, vocab: 0 }
     }
 }
-
-/// Not a multiple of the 16 rows of a tile.
-const VOCABULARY: usize = 309;
-const VOCABULARY_PIECES: usize = 405;
 
 /// A model being put together.
 struct Draft {
@@ -298,6 +321,18 @@ impl Draft {
 
     fn set(&mut self, key: &str, value: Value) {
         self.gguf.set(&format!("{}.{key}", self.architecture), value);
+    }
+
+    fn head_dim(&self) -> Value {
+        Value::Unsigned(self.sizes.head_dim as u32)
+    }
+
+    fn byte_level(&mut self, pre: &str) {
+        vocabulary::byte_level(&mut self.gguf, pre, 259 + self.sizes.tokens);
+    }
+
+    fn sentence_piece(&mut self) {
+        vocabulary::sentence_piece(&mut self.gguf, 355 + self.sizes.tokens);
     }
 
     fn add(&mut self, tensor: Tensor) {

@@ -86,6 +86,9 @@ impl<'a> Header<'a> {
         };
         let data = cursor.at.next_multiple_of(alignment);
         let mut tensors = HashMap::new();
+        // By their places in the file, where none may begin before the last one ends.
+        places.sort_by_key(|(.., place)| place.offset);
+        let mut last: (&str, u64) = ("", 0);
         for (at, name, place) in places {
             let cursor = Cursor { path, bytes, at };
             if !place.offset.is_multiple_of(alignment as u64) {
@@ -93,6 +96,13 @@ impl<'a> Header<'a> {
                     cursor.damaged(format!("tensor `{name}` starts at {}, not aligned", place.offset))
                 );
             }
+            if tensors.contains_key(name) {
+                return Err(cursor.damaged(format!("tensor `{name}` is there twice")));
+            }
+            if place.offset < last.1 {
+                return Err(cursor.damaged(format!("tensor `{name}` overlaps tensor `{}`", last.0)));
+            }
+            last = (name, place.offset.saturating_add(place.len));
             let end = place.offset.checked_add(place.len).and_then(|end| end.checked_add(data as u64));
             let file_bytes = bytes.len() as u64;
             let Some(end) = end.filter(|&end| end <= file_bytes) else {
@@ -101,9 +111,7 @@ impl<'a> Header<'a> {
             };
             let tensor_bytes = &bytes[(end - place.len) as usize..end as usize];
             let tensor = Tensor { shape: place.shape, kind: place.kind, bytes: tensor_bytes };
-            if tensors.insert(name, tensor).is_some() {
-                return Err(cursor.damaged(format!("tensor `{name}` is there twice")));
-            }
+            tensors.insert(name, tensor);
         }
         Ok(Self { metadata, tensors, path })
     }
@@ -140,27 +148,37 @@ impl<'a> Header<'a> {
         }
     }
 
-    pub(crate) fn number(&self, key: &str) -> Option<f64> {
-        match *self.metadata.get(key)? {
+    pub(crate) fn number(&self, key: &str) -> Result<Option<f64>, LoadError> {
+        self.optional(key, "a number was expected", |value| match value {
             Value::Float(x) => Some(x),
             Value::Unsigned(n) => Some(n as f64),
             Value::Signed(n) => Some(n as f64),
             _ => None,
-        }
+        })
     }
 
-    pub(crate) fn flag(&self, key: &str) -> Option<bool> {
-        match *self.metadata.get(key)? {
+    pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, LoadError> {
+        self.optional(key, "true or false was expected", |value| match value {
             Value::Bool(flag) => Some(flag),
             _ => None,
-        }
+        })
     }
 
-    pub(crate) fn text(&self, key: &str) -> Option<&'a str> {
-        match *self.metadata.get(key)? {
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, LoadError> {
+        self.optional(key, "text in UTF-8 was expected", |value| match value {
             Value::Text(bytes) => std::str::from_utf8(bytes).ok(),
             _ => None,
-        }
+        })
+    }
+
+    fn optional<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        read: impl FnOnce(Value<'a>) -> Option<T>,
+    ) -> Result<Option<T>, LoadError> {
+        let Some(value) = self.metadata.get(key).copied() else { return Ok(None) };
+        read(value).map(Some).ok_or_else(|| self.bad(key, value, expected))
     }
 
     pub(crate) fn array(&self, key: &str) -> Option<Array<'a>> {

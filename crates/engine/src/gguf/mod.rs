@@ -1,6 +1,8 @@
 //! GGUF files: read and checked without trust in any number they contain.
 
 mod header;
+#[cfg(test)]
+mod hostile;
 mod kind;
 mod shape;
 #[cfg(test)]
@@ -59,8 +61,9 @@ pub(crate) fn info(header: &Header<'_>, shape: &Shape, source: &Source) -> Info 
         by_kind.iter().max_by_key(|(_, elements)| **elements).map_or("unknown", |(name, _)| name);
     let file_name =
         || source.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let text = |key: &str| header.text(key).ok().flatten().map(str::to_owned);
     Info {
-        name: header.text("general.name").map_or_else(file_name, str::to_owned),
+        name: text("general.name").unwrap_or_else(file_name),
         architecture: shape.architecture.name().into(),
         quantization: quantization.into(),
         parameters,
@@ -68,6 +71,6 @@ pub(crate) fn info(header: &Header<'_>, shape: &Shape, source: &Source) -> Info 
         vocab: shape.vocab,
         file_bytes: source.len,
         memory_bytes_needed: crate::memory::needed(header, shape, crate::memory::default_context(shape)),
-        licence: header.text("general.license").map(str::to_owned),
+        licence: text("general.license"),
     }
 }

@@ -111,7 +111,7 @@ impl Shape {
     pub(crate) fn read(header: &Header<'_>) -> Result<Self, LoadError> {
         let path = || header.path().to_path_buf();
         let name = header
-            .text("general.architecture")
+            .text("general.architecture")?
             .ok_or_else(|| LoadError::MissingKey { path: path(), key: "general.architecture".into() })?;
         let Some(architecture) = Architecture::from_name(name) else {
             let (found, supported) = (name.chars().take(80).collect(), Architecture::NAMES);
@@ -221,7 +221,7 @@ impl Keys<'_> {
     }
 
     fn rope(&self, head_dim: usize) -> Result<Rope, LoadError> {
-        let factor = match self.header.text(&self.key("rope.scaling.type")) {
+        let factor = match self.header.text(&self.key("rope.scaling.type"))? {
             None | Some("none" | "longrope") => 1.0,
             Some("linear") => self.positive("rope.scaling.factor", 1.0)?,
             Some(kind) => {
@@ -231,7 +231,7 @@ impl Keys<'_> {
                 return Err(self.header.bad(&self.key("rope.scaling.type"), found, expected));
             }
         };
-        if self.header.flag(&self.key("rope.scaling.finetuned")) == Some(false)
+        if self.header.flag(&self.key("rope.scaling.finetuned"))? == Some(false)
             && self.architecture == Architecture::Granite
         {
             let expected = "models without position embedding are not supported: use another";
@@ -267,7 +267,7 @@ impl Keys<'_> {
                 if layers == GEMMA_27B_LAYERS {
                     scales.attention = root(hidden / heads);
                 }
-                if self.header.number(&self.key("final_logit_softcapping")).is_some_and(|cap| cap != 0.0) {
+                if self.header.number(&self.key("final_logit_softcapping"))?.is_some_and(|cap| cap != 0.0) {
                     scales.logit_cap = Some(self.positive("final_logit_softcapping", 30.0)? as f32);
                 }
             }
@@ -304,7 +304,7 @@ impl Keys<'_> {
                 "a multiple of `attention.head_count_kv` up to 4096 was expected",
             );
         }
-        if shape.head_dim > 1024 || !shape.head_dim.is_multiple_of(16) {
+        if shape.head_dim == 0 || shape.head_dim > 1024 || !shape.head_dim.is_multiple_of(16) {
             return self.wrong(
                 "attention.key_length",
                 shape.head_dim,
@@ -364,7 +364,7 @@ impl Keys<'_> {
 
     /// A number above 0.
     fn positive(&self, suffix: &str, default: f64) -> Result<f64, LoadError> {
-        let number = self.header.number(&self.key(suffix)).unwrap_or(default);
+        let number = self.header.number(&self.key(suffix))?.unwrap_or(default);
         if number.is_finite() && number > 0.0 {
             return Ok(number);
         }

@@ -137,6 +137,35 @@ fn granites_and_lfms_logits_are_those_of_llama_cpp() {
     compare(&["granite", "granite-mixed", "lfm2", "lfm2-mixed"]);
 }
 
+#[test]
+fn pieces_and_neighbours_do_not_change_a_bit_of_any_model() {
+    let tokens: Vec<u32> = (0..60).map(|i| (7 + 31 * i + i * i) % 300).collect();
+    for name in synth::tiny::NAMES {
+        for network in networks(&synth::tiny::model(&format!("{name}-mixed")).unwrap(), None) {
+            // Branches move the last bit, so both have them at the same places.
+            let mut whole = network.sequence(20);
+            network.next(&mut whole, &tokens[..20]);
+            let mut whole = whole.branch(13);
+            network.next(&mut whole, &tokens[20..33]);
+            let expected = network.next(&mut whole.branch(27), &tokens[33..]);
+
+            let (mut shared, mut got) = (network.sequence(20), Vec::new());
+            network.next(&mut shared, &tokens[..20]);
+            let (mut other, mut sequence) = (shared.branch(10), shared.branch(13));
+            network.next(&mut sequence, &tokens[20..33]);
+            let mut sequence = sequence.branch(27);
+            for (i, tokens) in tokens[33..].chunks(4).enumerate() {
+                let piece = Piece { sequence: &mut sequence, tokens, logits: 1, hidden: 0 };
+                let beside = [i as u32];
+                let beside = Piece { sequence: &mut other, tokens: &beside, logits: 0, hidden: 0 };
+                got = network.forward(&mut [beside, piece]).pop().unwrap().logits;
+            }
+            assert!(expected.iter().all(|logit| logit.is_finite()));
+            assert_eq!(got, expected, "{name}, {}", network.isa.name());
+        }
+    }
+}
+
 /// How far the logits go when the file says something else: as far as they would with a wrong formula.
 #[test]
 fn a_wrong_formula_would_show() {

@@ -1,5 +1,8 @@
 //! The tensors of a model, by the names that llama.cpp gives them (its `llama-arch.cpp`).
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use super::packed::{Packed, vector};
 use super::pool::Pool;
 use crate::error::LoadError;
@@ -71,7 +74,7 @@ impl Weights {
         mapping: &Mapping,
         pool: &Pool,
     ) -> Result<Self, LoadError> {
-        let tensors = Tensors { header, shape, mapping, pool };
+        let tensors = Tensors { header, shape, mapping, pool, read: RefCell::default() };
         let table = (shape.vocab, shape.hidden);
         let head = match tensors.has("output.weight") {
             true => Some(tensors.matrix("output.weight", table)?),
@@ -81,13 +84,15 @@ impl Weights {
             Architecture::Lfm2 => "token_embd_norm.weight",
             _ => "output_norm.weight",
         };
-        Ok(Self {
+        let weights = Self {
             embedding: tensors.matrix("token_embd.weight", table)?,
             layers: (0..shape.mixers.len()).map(|i| tensors.layer(i)).collect::<Result<_, _>>()?,
             norm: tensors.vector(norm, shape.hidden)?,
             head,
             rotation: tensors.rotation(context)?,
-        })
+        };
+        tensors.check_all_read()?;
+        Ok(weights)
     }
 }
 
@@ -97,6 +102,8 @@ struct Tensors<'a> {
     /// What the header lies in, to be given back to the system as it is read.
     mapping: &'a Mapping,
     pool: &'a Pool,
+    /// Names of those that were asked for.
+    read: RefCell<HashSet<String>>,
 }
 
 impl Tensors<'_> {
@@ -144,7 +151,7 @@ impl Tensors<'_> {
                 Architecture::Phi3 => vec![matrix("attn_qkv", queries + 2 * keys)?],
                 _ => vec![matrix("attn_q", queries)?, matrix("attn_k", keys)?, matrix("attn_v", keys)?],
             },
-            bias: match self.has(&name("attn_q.bias")) {
+            bias: match ["q", "k", "v"].iter().any(|part| self.has(&name(&format!("attn_{part}.bias")))) {
                 true => {
                     Some([bias("attn_q", queries)?, bias("attn_k", keys)?, bias("attn_v", keys)?].concat())
                 }
@@ -164,12 +171,11 @@ impl Tensors<'_> {
     fn rotation(&self, context: usize) -> Result<Rotation, LoadError> {
         let rope = &self.shape.rope;
         let pairs = rope.dim / 2;
-        let long = if context > rope.original_context { "long" } else { "short" };
-        let names = ["rope_freqs.weight".to_owned(), format!("rope_factors_{long}.weight")];
-        let stretch = match names.iter().find(|name| self.has(name)) {
-            Some(name) => self.vector(name, pairs)?,
-            None => vec![1.0; pairs],
-        };
+        let optional = |name: &str| self.has(name).then(|| self.vector(name, pairs)).transpose();
+        let all = optional("rope_freqs.weight")?;
+        let (short, long) = (optional("rope_factors_short.weight")?, optional("rope_factors_long.weight")?);
+        let by_context = if context > rope.original_context { long } else { short };
+        let stretch = all.or(by_context).unwrap_or_else(|| vec![1.0; pairs]);
         let frequency = |base: f64, pair: usize| {
             base.powf(-2.0 * pair as f64 / rope.dim as f64) / f64::from(stretch[pair])
         };
@@ -185,17 +191,44 @@ impl Tensors<'_> {
         self.header.tensors.contains_key(name)
     }
 
+    /// A tensor that the forward pass leaves out would make answers wrong, and nobody would know.
+    fn check_all_read(&self) -> Result<(), LoadError> {
+        let read = self.read.borrow();
+        match self.header.tensors.keys().filter(|name| !read.contains(**name)).min() {
+            Some(tensor) => Err(LoadError::UnknownTensor {
+                path: self.header.path().into(),
+                tensor: (*tensor).into(),
+                architecture: self.shape.architecture.name(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn matrix(&self, name: &str, size: (usize, usize)) -> Result<Packed, LoadError> {
+        self.read.borrow_mut().insert(name.into());
         let packed = Packed::read(self.header, name, size, self.pool)?;
         self.mapping.release(self.header.tensor(name)?.bytes);
         Ok(packed)
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
-        vector(self.header, name, &[len])
+        self.floats(name, &[len])
     }
 
     fn table(&self, name: &str, (rows, columns): (usize, usize)) -> Result<Vec<f32>, LoadError> {
-        vector(self.header, name, &[rows, columns])
+        self.floats(name, &[rows, columns])
+    }
+
+    fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+        self.read.borrow_mut().insert(name.into());
+        let kind = self.header.tensor(name)?.kind.name();
+        if !FLOATS.contains(&kind) {
+            let (path, tensor) = (self.header.path().into(), name.into());
+            return Err(LoadError::Quantization { path, tensor, found: kind.into(), supported: FLOATS });
+        }
+        vector(self.header, name, shape)
     }
 }
+
+/// Kinds that norms, biases and the kernels of convolutions may have.
+const FLOATS: &[&str] = &["F32", "F16", "BF16"];

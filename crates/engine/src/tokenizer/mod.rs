@@ -5,22 +5,29 @@
 //! only [`Tokenizer::encode_template`], for the chat template's own text, looks for them.
 
 #[cfg(test)]
+mod equality;
+mod pieces;
+#[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::pre_tokenizers::{byte_level::ByteLevel, digits::Digits, sequence::Sequence, split};
-use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, normalizers};
+use tokenizers::{NormalizerWrapper, normalizers};
 use toktrie::{TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
 use crate::error::LoadError;
 use crate::gguf::{Header, Value};
+use pieces::Pieces;
+use words::Words;
 
 pub(crate) struct Tokenizer {
     /// Without control tokens.
-    plain: tokenizers::Tokenizer,
+    plain: Plain,
+    /// Tokens that are nothing but blanks and line breaks, taken before all others; longest first.
+    blanks: Vec<(String, u32)>,
     /// Longest first, so that the longest match wins.
     controls: Vec<(String, u32)>,
     trie: TokTrie,
@@ -56,21 +63,35 @@ impl Tokenizer {
             header.token(&format!("tokenizer.ggml.{name}")).filter(|&id| (id as usize) < tokens.len())
         };
         let (beginning, end) = (id("bos_token_id"), id("eos_token_id"));
-        let end = end.or_else(|| id("eot_token_id")).ok_or_else(|| missing("tokenizer.ggml.eos_token_id"))?;
+        let end = end.or_else(|| id("eot_token_id")).ok_or_else(|| match header.metadata.get(END) {
+            Some(found) => header.bad(END, *found, "the number of a token was expected"),
+            None => missing(END),
+        })?;
         let ends = [Some(end), beginning, id("eot_token_id"), id("padding_token_id"), id("unknown_token_id")];
+        // Gemma's runs of blanks are text, other tokens of this kind may be as good as control tokens (`</think>`).
+        let is_blank =
+            |i: usize| kinds[i] == USER_DEFINED && !tokens[i].is_empty() && tokens[i].trim().is_empty();
         // Converters have labelled control tokens as normal ones, so the name and the role count too.
         let is_control = |i: usize| {
-            matches!(kinds[i], UNKNOWN | CONTROL | USER_DEFINED)
+            (matches!(kinds[i], UNKNOWN | CONTROL | USER_DEFINED) && !is_blank(i))
                 || ends.contains(&Some(i as u32))
                 || (tokens[i].starts_with("<|") && tokens[i].ends_with("|>"))
         };
 
         let controls: Vec<bool> = (0..tokens.len()).map(is_control).collect();
-        let model = header.text("tokenizer.ggml.model").ok_or_else(|| missing("tokenizer.ggml.model"))?;
-        let plain = Plain { header, tokens: &tokens, kinds: &kinds, controls: &controls };
-        let (plain, style) = match model {
-            "gpt2" => (plain.byte_level().map_err(wrong)?, Style::ByteLevel),
-            "llama" => (plain.sentence_piece().map_err(wrong)?, Style::SentencePiece),
+        let model = header.text("tokenizer.ggml.model")?.ok_or_else(|| missing("tokenizer.ggml.model"))?;
+        let (plain, style, begins) = match model {
+            "gpt2" => {
+                let words = header.text("tokenizer.ggml.pre")?.unwrap_or("default");
+                let words = Words::named(words).map_err(wrong)?;
+                let begins = words.begins;
+                let merged = merged(header, words, &tokens, &controls).map_err(wrong)?;
+                (Plain::Merged(Box::new(merged)), Style::ByteLevel, begins)
+            }
+            "llama" => {
+                let pieces = Pieces::read(header, &tokens, &kinds, &controls).map_err(wrong)?;
+                (Plain::Pieces(Box::new(pieces)), Style::SentencePiece, true)
+            }
             other => {
                 let found = Value::Text(other.as_bytes());
                 return Err(header.bad("tokenizer.ggml.model", found, "`gpt2` or `llama` is supported"));
@@ -86,31 +107,57 @@ impl Tokenizer {
         }
         let mut info = TokRxInfo::new(tokens.len() as u32, end);
         info.tok_bos = beginning;
-        let mut controls: Vec<(String, u32)> = (0..tokens.len())
-            .filter(|&i| controls[i] && !tokens[i].is_empty())
-            .map(|i| (tokens[i].to_owned(), i as u32))
-            .collect();
-        controls.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+        let longest_first = |chosen: &dyn Fn(usize) -> bool| {
+            let chosen = (0..tokens.len()).filter(|&i| chosen(i) && !tokens[i].is_empty());
+            let mut chosen: Vec<_> = chosen.map(|i| (tokens[i].to_owned(), i as u32)).collect();
+            chosen.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+            chosen
+        };
         let sentence_piece = style == Style::SentencePiece;
         Ok(Self {
             plain,
-            controls,
+            blanks: longest_first(&|i| is_blank(i) && !controls[i]),
+            controls: longest_first(&|i| controls[i]),
             trie: TokTrie::from(&info, &bytes),
             beginning,
-            adds_beginning: header.flag("tokenizer.ggml.add_bos_token").unwrap_or(sentence_piece)
+            adds_beginning: header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(begins)
                 && beginning.is_some(),
             end,
-            adds_space: sentence_piece && header.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true),
+            adds_space: sentence_piece && header.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true),
         })
     }
 
     /// Text of a log, a user, a file: whatever it says, no control token comes out.
     pub(crate) fn encode_data(&self, text: &str) -> Vec<u32> {
-        match self.plain.encode_fast(text, false) {
-            Ok(encoding) => encoding.get_ids().to_vec(),
-            // The pre-tokenizer's regex gave up. Longest match has no such limit, and knows no control tokens
-            // either: in the trie they begin with a byte that no UTF-8 text contains.
-            Err(_) => self.trie.greedy_tokenize(text.as_bytes()),
+        let (mut ids, mut from, mut at) = (Vec::new(), 0, 0);
+        while !self.blanks.is_empty()
+            && let Some(next) = text[at..].find(char::is_whitespace)
+        {
+            at += next;
+            match self.blanks.iter().find(|(blank, _)| text[at..].starts_with(blank)) {
+                Some((blank, id)) => {
+                    self.encode_plain(&text[from..at], &mut ids);
+                    ids.push(*id);
+                    at += blank.len();
+                    from = at;
+                }
+                None => at += text[at..].chars().next().map_or(1, char::len_utf8),
+            }
+        }
+        self.encode_plain(&text[from..], &mut ids);
+        ids
+    }
+
+    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {
+        match &self.plain {
+            _ if text.is_empty() => {}
+            Plain::Pieces(pieces) => ids.extend(pieces.encode(text)),
+            Plain::Merged(merged) => match merged.encode_fast(text, false) {
+                Ok(encoding) => ids.extend_from_slice(encoding.get_ids()),
+                // The regex that cuts words gave up. Longest match has no such limit, and knows no control tokens
+                // either: in the trie they begin with a byte that no UTF-8 text contains.
+                Err(_) => ids.extend(self.trie.greedy_tokenize(text.as_bytes())),
+            },
         }
     }
 
@@ -191,93 +238,38 @@ enum Style {
     SentencePiece,
 }
 
-/// The parts of a GGUF that the plain tokenizer is made of.
-struct Plain<'a> {
-    header: &'a Header<'a>,
-    tokens: &'a [&'a str],
-    kinds: &'a [i64],
-    controls: &'a [bool],
+/// What turns text without control tokens into ids.
+enum Plain {
+    Merged(Box<tokenizers::Tokenizer>),
+    Pieces(Box<Pieces>),
 }
 
-impl Plain<'_> {
-    fn vocabulary(&self) -> Vocab {
-        let plain = self.tokens.iter().enumerate().filter(|(i, _)| !self.controls[*i]);
-        plain.map(|(i, token)| ((*token).to_owned(), i as u32)).collect()
+/// GPT-2's kind: bytes as letters, cut into words, merged in the order of the file's merges.
+fn merged(
+    header: &Header<'_>,
+    words: Words,
+    tokens: &[&str],
+    controls: &[bool],
+) -> Result<tokenizers::Tokenizer, String> {
+    let merges = header.array("tokenizer.ggml.merges").ok_or("no merges: convert the model again")?;
+    let plain = tokens.iter().enumerate().filter(|(i, _)| !controls[*i]);
+    let vocabulary: Vocab = plain.map(|(i, token)| ((*token).to_owned(), i as u32)).collect();
+    let mut pairs = Vec::new();
+    for merge in merges.texts().ok_or("a merge is not text")? {
+        let (a, b) = merge.split_once(' ').ok_or_else(|| format!("the merge `{merge}` is not a pair"))?;
+        let known = |token: &str| vocabulary.contains_key(token);
+        if known(a) && known(b) && known(&format!("{a}{b}")) {
+            pairs.push((a.to_owned(), b.to_owned()));
+        } // The others lead to control tokens, which plain text must not reach.
     }
-
-    fn byte_level(&self) -> Result<tokenizers::Tokenizer, String> {
-        let merges =
-            self.header.array("tokenizer.ggml.merges").ok_or("no merges: convert the model again")?;
-        let vocabulary = self.vocabulary();
-        let mut pairs = Vec::new();
-        for merge in merges.texts().ok_or("a merge is not text")? {
-            let (a, b) = merge.split_once(' ').ok_or_else(|| format!("the merge `{merge}` is not a pair"))?;
-            let known = |token: &str| vocabulary.contains_key(token);
-            if known(a) && known(b) && known(&format!("{a}{b}")) {
-                pairs.push((a.to_owned(), b.to_owned()));
-            } // The others lead to control tokens, which plain text must not reach.
-        }
-        let kind = self.header.text("tokenizer.ggml.pre").unwrap_or("default");
-        let words = |regex: &str, whole_words: bool| -> Result<_, String> {
-            let split = split::Split::new(
-                split::SplitPattern::Regex(regex.into()),
-                SplitDelimiterBehavior::Isolated,
-                false,
-            );
-            let split = split.map_err(|error| error.to_string())?;
-            let bytes = ByteLevel::new(false, true, false);
-            Ok((Sequence::new(vec![split.into(), bytes.into()]).into(), whole_words))
-        };
-        let gpt2 = ByteLevel::new(false, true, true);
-        let (pre, whole_words): (PreTokenizerWrapper, bool) = match kind {
-            "default" | "gpt-2" | "gpt2" => (gpt2.into(), false),
-            "smollm" | "starcoder" => {
-                (Sequence::new(vec![Digits::new(true).into(), gpt2.into()]).into(), false)
-            }
-            "llama-bpe" | "llama3" | "llama-v3" => words(&LLAMA3.replace("DIGITS", r"\p{N}{1,3}"), true)?,
-            "qwen2" | "deepseek-r1-qwen" => words(&LLAMA3.replace("DIGITS", r"\p{N}"), false)?,
-            other => {
-                return Err(format!(
-                    "pre-tokenizer `{other}` is not supported: use a model with gpt-2, smollm, llama-bpe or qwen2"
-                ));
-            }
-        };
-        let bpe = BPE::builder().vocab_and_merges(vocabulary, pairs).ignore_merges(whole_words).build();
-        let mut tokenizer = tokenizers::Tokenizer::new(bpe.map_err(|error| error.to_string())?);
-        tokenizer.with_pre_tokenizer(Some(pre));
-        if kind == "qwen2" {
-            let composed: NormalizerWrapper = normalizers::NFC.into();
-            tokenizer.with_normalizer(Some(composed)).map_err(|error| error.to_string())?;
-        }
-        Ok(tokenizer)
+    let bpe = BPE::builder().vocab_and_merges(vocabulary, pairs).ignore_merges(words.whole).build();
+    let mut tokenizer = tokenizers::Tokenizer::new(bpe.map_err(|error| error.to_string())?);
+    tokenizer.with_pre_tokenizer(Some(words.cutter));
+    if words.composes {
+        let composed: NormalizerWrapper = normalizers::NFC.into();
+        tokenizer.with_normalizer(Some(composed)).map_err(|error| error.to_string())?;
     }
-
-    /// SentencePiece's BPE: the merges are not in the file, so they are rebuilt from the pieces, best score first.
-    fn sentence_piece(&self) -> Result<tokenizers::Tokenizer, String> {
-        let scores = self.header.array("tokenizer.ggml.scores").and_then(|scores| scores.floats());
-        let scores =
-            scores.filter(|scores| scores.len() == self.tokens.len()).ok_or("no scores for its tokens")?;
-        let vocabulary = self.vocabulary();
-        let mut merges = Vec::new();
-        for (i, piece) in self.tokens.iter().enumerate().filter(|(i, _)| self.kinds[*i] == NORMAL) {
-            if self.controls[i] || piece.len() > MAX_TOKEN_BYTES {
-                continue;
-            }
-            for (at, _) in piece.char_indices().skip(1) {
-                let (left, right) = piece.split_at(at);
-                if let (Some(&a), Some(&b)) = (vocabulary.get(left), vocabulary.get(right)) {
-                    merges.push((scores[i], (a, b), (left.to_owned(), right.to_owned())));
-                }
-            }
-        }
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let pairs: Vec<_> = merges.into_iter().map(|merge| merge.2).collect();
-        let bpe = BPE::builder().vocab_and_merges(vocabulary, pairs).byte_fallback(true).build();
-        let mut tokenizer = tokenizers::Tokenizer::new(bpe.map_err(|error| error.to_string())?);
-        let spaces = normalizers::Replace::new(" ", "▁").map_err(|error| error.to_string())?;
-        tokenizer.with_normalizer(Some(spaces)).map_err(|error| error.to_string())?;
-        Ok(tokenizer)
-    }
+    Ok(tokenizer)
 }
 
 fn token_bytes(
@@ -287,11 +279,12 @@ fn token_bytes(
     style: Style,
     bytes_of_letter: &HashMap<char, u8>,
 ) -> Vec<u8> {
-    let byte = || u8::from_str_radix(token.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok();
     let mut bytes = match style {
         _ if control => [&[TokTrie::SPECIAL_TOKEN_MARKER], token.as_bytes()].concat(),
-        Style::SentencePiece if kind == BYTE && byte().is_some() => byte().into_iter().collect(),
-        Style::SentencePiece => token.replace('▁', " ").into_bytes(),
+        Style::SentencePiece => match pieces::byte(token).filter(|_| kind == BYTE) {
+            Some(byte) => vec![byte],
+            None => token.replace('▁', " ").into_bytes(),
+        },
         Style::ByteLevel => {
             let letters = token.chars().map(|letter| bytes_of_letter.get(&letter).copied());
             letters.collect::<Option<Vec<u8>>>().unwrap_or_else(|| token.as_bytes().to_vec())
@@ -317,9 +310,7 @@ fn byte_letters() -> impl Iterator<Item = (u8, char)> {
     })
 }
 
-/// Llama 3's words; Qwen 2's differ in how many digits stand together.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
+const END: &str = "tokenizer.ggml.eos_token_id";
 const NORMAL: i64 = 1;
 const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;

@@ -132,9 +132,9 @@ fn a_control_token_that_the_file_calls_normal_is_still_one() {
 fn an_unknown_pre_tokenizer_is_named() {
     let mapping = mapping();
     let mut header = Header::read(mapping.path(), &mapping).unwrap();
-    header.metadata.insert("tokenizer.ggml.pre", Value::Text(b"tekken"));
+    header.metadata.insert("tokenizer.ggml.pre", Value::Text(b"viking"));
     let error = Tokenizer::read(&header, 49152).err().unwrap().to_string();
-    assert!(error.contains("pre-tokenizer `tekken` is not supported"), "{error}");
+    assert!(error.contains("pre-tokenizer `viking` is not supported"), "{error}");
 }
 
 proptest! {
