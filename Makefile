@@ -1,6 +1,7 @@
 # make demo    all set-up, then the main job on real input
 # make test    all set-up, then the whole test suite
 # make bench   what it costs, side by side
+# make bench-engine   inference against llama.cpp, side by side (compiles llama.cpp: 15 minutes)
 # make soak    kill -9, 200 times
 # make reference   records again what llama.cpp computes (compiles it: 15 minutes)
 
@@ -9,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(cache)/target
 deny := $(cache)/tools/cargo-deny-0.20.2/bin/cargo-deny
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 
-.PHONY: demo test unit lint deny docs bench soak reference setup bundled clean
+.PHONY: demo test unit lint deny docs bench bench-engine soak reference setup bundled clean
 
 # Built together with the tests, so that `make test` does not build the dependencies again with other features.
 demo: setup
@@ -45,6 +46,19 @@ bench: setup
 soak: setup
 	cargo build --quiet
 	WATCHPOST_SOAK_KILLS=200 cargo test --test it -- soak --nocapture
+
+# llama.cpp twice: built here, for this processor, and as its Python package brings it, for AVX2.
+shapes := qwen3-0.6b qwen3-1.7b
+bench-engine: peer := $(cache)/reference
+bench-engine: setup
+	test -x $(peer)/bin/python || python3 -m venv $(peer)
+	$(peer)/bin/pip install --quiet llama-cpp-python==0.3.36 xllamacpp==2026.10.11549 numpy
+	cargo build --quiet --release -p watchpost-engine --example measure --example synth
+	mkdir -p $(cache)/shapes
+	for shape in $(shapes); do test -f $(cache)/shapes/$$shape.gguf || \
+		$(CARGO_TARGET_DIR)/release/examples/synth $$shape $(cache)/shapes/$$shape.gguf; done
+	$(peer)/bin/python benches/engine/compare.py $(CARGO_TARGET_DIR)/release/examples/measure \
+		models/SmolLM2-135M-Instruct.Q4_1.gguf $(shapes:%=$(cache)/shapes/%.gguf)
 
 # What crates/engine/tests/data holds. Needed only when crates/engine/synth or crates/engine/tests/reference change.
 reference: peer := $(cache)/reference
