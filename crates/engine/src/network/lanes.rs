@@ -56,16 +56,19 @@ impl Lanes for Quantize<'_> {
                 // Adding 1.5 * 2^23 rounds to a whole number and leaves it in the low bits.
                 quants[i] = (input[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
             }
-            let mut total = 0i32;
-            for quant in quants {
-                total = total.wrapping_add(quant);
+            let mut minus = [0i32; 2];
+            for (minus, quants) in minus.iter_mut().zip(quants.as_chunks::<16>().0) {
+                for quant in quants {
+                    *minus = minus.wrapping_sub(*quant);
+                }
             }
             for (word, quants) in output.words.iter_mut().zip(quants.as_chunks::<4>().0) {
                 *word =
                     (quants[0] & 255) | (quants[1] & 255) << 8 | (quants[2] & 255) << 16 | quants[3] << 24;
             }
             output.scale = largest / 127.0;
-            output.sum = output.scale * total as f32;
+            output.minus = [minus[0].wrapping_add(minus[1]), minus[0], minus[1]];
+            output.sum = -output.scale * output.minus[0] as f32;
         }
     }
 }

@@ -3,7 +3,11 @@
 use std::arch::x86_64::*;
 
 use super::Lanes;
-use crate::network::packed::{Block4, Block8, Blocks, QuantizedBlock, TILE};
+use super::panel::{Unpacked, Wide, panels};
+use crate::network::packed::{
+    BLOCK, Bf16, Blocks, Eight, F16, Five, Float, Floats, Four, Integers, Nested, NestedHalves, Plain,
+    QuantizedBlock, Quants, Scales, Six, TILE, WithMinima, dispatch,
+};
 
 /// Proof that this processor has what the functions here are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,68 +34,129 @@ impl Token {
     }
 }
 
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn lanes<L: Lanes>(work: L) -> L::Output {
     work.run::<true>()
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply(tile: Blocks<'_>, mut activations: &[QuantizedBlock], mut out: &mut [[f32; TILE]]) {
-    let columns = tile.len();
+fn multiply(tile: Blocks<'_>, activations: &[QuantizedBlock], out: &mut [[f32; TILE]]) {
+    out.fill([0.0; TILE]);
+    dispatch!(tile, integers, floats, activations, out);
+}
+
+/// `out` += the tile times the activations.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn integers<Q: Pairs, S: Factors, const N: usize>(
+    tile: &[Integers<Q, S, N>],
+    activations: &[QuantizedBlock],
+    out: &mut [[f32; TILE]],
+) {
+    let columns = tile.len() * N;
+    if out.len() < PANEL_ROWS {
+        some(tile, activations, columns, out);
+    } else {
+        panels(tile, |panel, first| some(panel, &activations[first..], columns, out));
+    }
+}
+
+/// As many rows at a time as there are registers for. A row has `columns` blocks.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn some<Q: Pairs, S: Factors, const N: usize>(
+    tile: &[Integers<Q, S, N>],
+    mut activations: &[QuantizedBlock],
+    columns: usize,
+    mut out: &mut [[f32; TILE]],
+) {
     while !out.is_empty() {
         let rows = match out.len() {
             4.. => 4,
             2.. => 2,
             _ => 1,
         };
-        let (now, later) = activations.split_at(rows * columns);
-        let (out_now, out_later) = std::mem::take(&mut out).split_at_mut(rows);
+        let (now, later) = std::mem::take(&mut out).split_at_mut(rows);
         for half in 0..2 {
-            match (tile, rows) {
-                (Blocks::Four(blocks), 4) => four::<4>(blocks, half, now, out_now),
-                (Blocks::Four(blocks), 2) => four::<2>(blocks, half, now, out_now),
-                (Blocks::Four(blocks), _) => four::<1>(blocks, half, now, out_now),
-                (Blocks::Eight(blocks), 4) => eight::<4>(blocks, half, now, out_now),
-                (Blocks::Eight(blocks), 2) => eight::<2>(blocks, half, now, out_now),
-                (Blocks::Eight(blocks), _) => eight::<1>(blocks, half, now, out_now),
+            match rows {
+                4 => rows_of::<Q, S, N, 4>(tile, half, activations, columns, now),
+                2 => rows_of::<Q, S, N, 2>(tile, half, activations, columns, now),
+                _ => rows_of::<Q, S, N, 1>(tile, half, activations, columns, now),
             }
         }
-        (activations, out) = (later, out_later);
+        activations = activations.get(rows * columns..).unwrap_or_default();
+        out = later;
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn four<const ROWS: usize>(
-    blocks: &[Block4],
+fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize>(
+    tile: &[Integers<Q, S, N>],
     half: usize,
     activations: &[QuantizedBlock],
+    columns: usize,
     out: &mut [[f32; TILE]],
 ) {
     let rows: [&[QuantizedBlock]; ROWS] =
-        std::array::from_fn(|m| &activations[m * blocks.len()..][..blocks.len()]);
-    let (mask, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+        std::array::from_fn(|m| &activations[m * columns..][..tile.len() * N]);
     let mut sums = [_mm256_setzero_ps(); ROWS];
-    for (b, block) in blocks.iter().enumerate() {
-        // Eight sums of two products of at most 15 * 127 stay below 2^15.
-        let mut dots = [_mm256_setzero_si256(); ROWS];
-        let groups = block.quants.as_chunks::<32>().0;
-        for g in 0..4 {
-            let weights = load(&groups[2 * g + half]);
-            let low = _mm256_and_si256(weights, mask);
-            let high = _mm256_and_si256(_mm256_srli_epi16(weights, 4), mask);
-            for m in 0..ROWS {
-                let words = &rows[m][b].words;
-                let low = _mm256_maddubs_epi16(low, _mm256_set1_epi32(words[2 * g]));
-                let high = _mm256_maddubs_epi16(high, _mm256_set1_epi32(words[2 * g + 1]));
-                dots[m] = _mm256_add_epi16(dots[m], _mm256_add_epi16(low, high));
+    for m in 0..ROWS {
+        sums[m] = floats_of(&out[m], half);
+    }
+    let ones = _mm256_set1_epi16(1);
+    let log_of_zero = _mm_cvtsi32_si128(Q::BITS as i32 - 1);
+    // How many pairs of vectors can be added in 16 bits: two products of at most 15 * 127 eight times, of 31 * 127 four
+    // times and of 63 * 127 twice stay below 2^15.
+    let together = [4, 2, 1][Q::BITS.clamp(4, 6) as usize - 4];
+    for (at, blocks) in tile.iter().enumerate() {
+        for b in 0..N {
+            let activations: [&QuantizedBlock; ROWS] = std::array::from_fn(|m| &rows[m][at * N + b]);
+            let parts = if S::SPLIT { 2 } else { 1 };
+            for part in 0..parts {
+                let mut dots = [_mm256_setzero_si256(); ROWS];
+                let mut sixteen = [_mm256_setzero_si256(); ROWS];
+                for pair in part * 4 / parts..(part + 1) * 4 / parts {
+                    // SAFETY: the features are those of this function.
+                    let [first, second] = unsafe { blocks.quants[b].pair(pair, half) };
+                    for m in 0..ROWS {
+                        let words = &activations[m].words;
+                        let words =
+                            [_mm256_set1_epi32(words[2 * pair]), _mm256_set1_epi32(words[2 * pair + 1])];
+                        if Q::BITS == 8 {
+                            let sum = _mm256_add_epi32(eight(first, words[0]), eight(second, words[1]));
+                            dots[m] = _mm256_add_epi32(dots[m], sum);
+                        } else {
+                            let products = _mm256_add_epi16(
+                                _mm256_maddubs_epi16(first, words[0]),
+                                _mm256_maddubs_epi16(second, words[1]),
+                            );
+                            sixteen[m] = _mm256_add_epi16(sixteen[m], products);
+                        }
+                    }
+                    if Q::BITS < 8 && (pair + 1) % together == 0 {
+                        for m in 0..ROWS {
+                            dots[m] = _mm256_add_epi32(dots[m], _mm256_madd_epi16(sixteen[m], ones));
+                            sixteen[m] = _mm256_setzero_si256();
+                        }
+                    }
+                }
+                // SAFETY: the features are those of this function.
+                let scales = unsafe { blocks.scales.scale_factors(b, part, half) };
+                for m in 0..ROWS {
+                    if !S::MINIMA && Q::BITS < 8 {
+                        let which = if S::SPLIT { 1 + part } else { 0 };
+                        let minus = _mm256_set1_epi32(activations[m].minus[which]);
+                        dots[m] = _mm256_add_epi32(dots[m], _mm256_sll_epi32(minus, log_of_zero));
+                    }
+                    let scales = _mm256_mul_ps(scales, _mm256_set1_ps(activations[m].scale));
+                    sums[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[m]), scales, sums[m]);
+                }
             }
-        }
-        let (scales, minima) = (halves(&block.scales, half), halves(&block.minima, half));
-        for m in 0..ROWS {
-            let dots = _mm256_cvtepi32_ps(_mm256_madd_epi16(dots[m], ones));
-            let scales = _mm256_mul_ps(scales, _mm256_set1_ps(rows[m][b].scale));
-            sums[m] = _mm256_fmadd_ps(dots, scales, sums[m]);
-            sums[m] = _mm256_fnmadd_ps(minima, _mm256_set1_ps(rows[m][b].sum), sums[m]);
+            if S::MINIMA {
+                // SAFETY: the features are those of this function.
+                let minima = unsafe { blocks.scales.minimum_factors(b, half) };
+                for m in 0..ROWS {
+                    sums[m] = _mm256_fnmadd_ps(minima, _mm256_set1_ps(activations[m].sum), sums[m]);
+                }
+            }
         }
     }
     for m in 0..ROWS {
@@ -99,39 +164,260 @@ fn four<const ROWS: usize>(
     }
 }
 
+/// Sums of four products of `quants` less 128 and bytes of `word`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn eight(quants: __m256i, word: __m256i) -> __m256i {
+    // The instruction wants one side unsigned: the weight gives its sign to the activation. Two products of at most
+    // 128 * 127 stay below 2^15.
+    let weights = _mm256_xor_si256(quants, _mm256_set1_epi8(-128));
+    let products = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(word, weights));
+    _mm256_madd_epi16(products, _mm256_set1_epi16(1))
+}
+
+/// `out` += the tile times the activations.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn eight<const ROWS: usize>(
-    blocks: &[Block8],
-    half: usize,
+fn floats<F: Column>(tile: &[Floats<F>], mut activations: &[QuantizedBlock], mut out: &mut [[f32; TILE]]) {
+    while !out.is_empty() {
+        let rows = if out.len() >= 4 { 4 } else { 1 };
+        let (now, later) = std::mem::take(&mut out).split_at_mut(rows);
+        match rows {
+            4 => float_rows::<F, 4>(tile, activations, now),
+            _ => float_rows::<F, 1>(tile, activations, now),
+        }
+        activations = &activations[rows * tile.len()..];
+        out = later;
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn float_rows<F: Column, const ROWS: usize>(
+    tile: &[Floats<F>],
     activations: &[QuantizedBlock],
     out: &mut [[f32; TILE]],
 ) {
-    let rows: [&[QuantizedBlock]; ROWS] =
-        std::array::from_fn(|m| &activations[m * blocks.len()..][..blocks.len()]);
-    let (offset, ones) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(1));
-    let mut sums = [_mm256_setzero_ps(); ROWS];
-    for (b, block) in blocks.iter().enumerate() {
-        let mut dots = [_mm256_setzero_si256(); ROWS];
-        let groups = block.quants.as_chunks::<32>().0;
-        for g in 0..8 {
-            // The instruction wants one side unsigned: the weight gives its sign to the activation. Two products of
-            // at most 128 * 127 stay below 2^15.
-            let weights = _mm256_xor_si256(load(&groups[2 * g + half]), offset);
-            let absolute = _mm256_abs_epi8(weights);
-            for m in 0..ROWS {
-                let signed = _mm256_sign_epi8(_mm256_set1_epi32(rows[m][b].words[g]), weights);
-                let pairs = _mm256_maddubs_epi16(absolute, signed);
-                dots[m] = _mm256_add_epi32(dots[m], _mm256_madd_epi16(pairs, ones));
-            }
-        }
-        let scales = halves(&block.scales, half);
+    let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+    for (at, block) in tile.iter().enumerate() {
+        let mut inputs = [[0.0; BLOCK]; ROWS];
         for m in 0..ROWS {
-            let scales = _mm256_mul_ps(scales, _mm256_set1_ps(rows[m][b].scale));
-            sums[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[m]), scales, sums[m]);
+            inputs[m] = activations[m * tile.len() + at].floats();
+        }
+        for (i, column) in block.columns.iter().enumerate() {
+            let [low, high] = column.as_chunks().0 else { unreachable!("a column has 16 rows") };
+            // SAFETY: the features are those of this function.
+            let (low, high) = unsafe { (F::column(low), F::column(high)) };
+            for m in 0..ROWS {
+                let input = _mm256_set1_ps(inputs[m][i]);
+                sums[m][0] = _mm256_fmadd_ps(low, input, sums[m][0]);
+                sums[m][1] = _mm256_fmadd_ps(high, input, sums[m][1]);
+            }
         }
     }
     for m in 0..ROWS {
-        store(&mut out[m], half, sums[m]);
+        store(&mut out[m], 0, sums[m][0]);
+        store(&mut out[m], 1, sums[m][1]);
+    }
+}
+
+trait Pairs: Quants {
+    /// Of rows 0 to 7 or 8 to 15, vectors `2g` and `2g + 1` of the quants.
+    ///
+    /// SAFETY: only where AVX2 is enabled.
+    unsafe fn pair(&self, g: usize, half: usize) -> [__m256i; 2];
+}
+
+impl Pairs for Four {
+    #[inline(always)]
+    unsafe fn pair(&self, g: usize, half: usize) -> [__m256i; 2] {
+        // SAFETY: the caller has the features.
+        unsafe {
+            let both = load(&self.0.as_chunks().0[2 * g + half]);
+            let mask = _mm256_set1_epi8(15);
+            [_mm256_and_si256(both, mask), _mm256_and_si256(_mm256_srli_epi16(both, 4), mask)]
+        }
+    }
+}
+
+impl Pairs for Five {
+    #[inline(always)]
+    unsafe fn pair(&self, g: usize, half: usize) -> [__m256i; 2] {
+        // SAFETY: the caller has the features.
+        unsafe {
+            let [first, second] = self.low.pair(g, half);
+            // To byte i go the eight bits that hold its bit, of which it keeps its own.
+            let spread = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
+            let own = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let bits = |v: usize| {
+                let bits = i32::from_le_bytes(self.fifth[v].as_chunks().0[half]);
+                let spread = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), spread);
+                let set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, own), own);
+                _mm256_and_si256(set, _mm256_set1_epi8(16))
+            };
+            [_mm256_or_si256(first, bits(2 * g)), _mm256_or_si256(second, bits(2 * g + 1))]
+        }
+    }
+}
+
+impl Pairs for Six {
+    #[inline(always)]
+    unsafe fn pair(&self, g: usize, half: usize) -> [__m256i; 2] {
+        // SAFETY: the caller has the features.
+        unsafe {
+            let ([first, second], mask) = (self.low.pair(g, half), _mm256_set1_epi8(0x30));
+            let high = load(&self.high[g / 2].as_chunks().0[half]);
+            let (in_first, in_second) = match g % 2 {
+                0 => (_mm256_slli_epi16(high, 4), _mm256_slli_epi16(high, 2)),
+                _ => (high, _mm256_srli_epi16(high, 2)),
+            };
+            [
+                _mm256_or_si256(first, _mm256_and_si256(in_first, mask)),
+                _mm256_or_si256(second, _mm256_and_si256(in_second, mask)),
+            ]
+        }
+    }
+}
+
+impl Pairs for Eight {
+    #[inline(always)]
+    unsafe fn pair(&self, g: usize, half: usize) -> [__m256i; 2] {
+        let vectors = self.0.as_chunks().0;
+        // SAFETY: the caller has the features.
+        unsafe { [load(&vectors[4 * g + half]), load(&vectors[4 * g + 2 + half])] }
+    }
+}
+
+impl<Q: Quants> Pairs for Wide<Q> {
+    #[inline(always)]
+    unsafe fn pair(&self, g: usize, half: usize) -> [__m256i; 2] {
+        let vectors = self.0.as_chunks().0;
+        // SAFETY: the caller has the features.
+        unsafe { [load(&vectors[4 * g + half]), load(&vectors[4 * g + 2 + half])] }
+    }
+}
+
+trait Factors: Scales {
+    /// As [`Scales::scales`]. Of rows 0 to 7 or 8 to 15.
+    ///
+    /// SAFETY: only where AVX2 and F16C are enabled.
+    unsafe fn scale_factors(&self, block: usize, part: usize, half: usize) -> __m256;
+
+    /// As [`Scales::minima`]. Of rows 0 to 7 or 8 to 15.
+    ///
+    /// SAFETY: only where AVX2 and F16C are enabled.
+    unsafe fn minimum_factors(&self, _block: usize, _half: usize) -> __m256 {
+        // SAFETY: the caller has the features.
+        unsafe { _mm256_setzero_ps() }
+    }
+}
+
+impl Factors for Plain {
+    #[inline(always)]
+    unsafe fn scale_factors(&self, _: usize, _: usize, half: usize) -> __m256 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe { halves(&self.scales.as_chunks().0[half]) }
+    }
+}
+
+impl Factors for WithMinima {
+    #[inline(always)]
+    unsafe fn scale_factors(&self, _: usize, _: usize, half: usize) -> __m256 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe { halves(&self.scales.as_chunks().0[half]) }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum_factors(&self, _: usize, half: usize) -> __m256 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe { halves(&self.minima.as_chunks().0[half]) }
+    }
+}
+
+impl Factors for Nested {
+    #[inline(always)]
+    unsafe fn scale_factors(&self, block: usize, _: usize, half: usize) -> __m256 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe {
+            _mm256_mul_ps(
+                halves(&self.scale.as_chunks().0[half]),
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(
+                    self.scales[block][half * 8..].as_ptr().cast(),
+                ))),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum_factors(&self, block: usize, half: usize) -> __m256 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe {
+            _mm256_mul_ps(
+                halves(&self.minimum.as_chunks().0[half]),
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(
+                    self.minima[block][half * 8..].as_ptr().cast(),
+                ))),
+            )
+        }
+    }
+}
+
+impl Factors for NestedHalves {
+    #[inline(always)]
+    unsafe fn scale_factors(&self, block: usize, part: usize, half: usize) -> __m256 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe {
+            _mm256_mul_ps(
+                halves(&self.scale.as_chunks().0[half]),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(
+                    self.scales[2 * block + part][half * 8..].as_ptr().cast(),
+                ))),
+            )
+        }
+    }
+}
+
+impl<S: Scales> Factors for Unpacked<S> {
+    #[inline(always)]
+    unsafe fn scale_factors(&self, _: usize, part: usize, half: usize) -> __m256 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe { floats_of(&self.scales[part], half) }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum_factors(&self, _: usize, half: usize) -> __m256 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe { floats_of(&self.minima, half) }
+    }
+}
+
+trait Column: Float {
+    /// SAFETY: only where AVX2 and F16C are enabled.
+    unsafe fn column(column: &[Self; TILE / 2]) -> __m256;
+}
+
+impl Column for F16 {
+    #[inline(always)]
+    unsafe fn column(column: &[Self; TILE / 2]) -> __m256 {
+        // SAFETY: the caller has the features; the reference is to 16 readable bytes.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(column.as_ptr().cast())) }
+    }
+}
+
+impl Column for Bf16 {
+    #[inline(always)]
+    unsafe fn column(column: &[Self; TILE / 2]) -> __m256 {
+        // SAFETY: the caller has the features; the reference is to 16 readable bytes.
+        unsafe {
+            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(column.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16))
+        }
+    }
+}
+
+impl Column for f32 {
+    #[inline(always)]
+    unsafe fn column(column: &[Self; TILE / 2]) -> __m256 {
+        // SAFETY: the caller has the features; the reference is to 32 readable bytes.
+        unsafe { _mm256_loadu_ps(column.as_ptr()) }
     }
 }
 
@@ -143,9 +429,16 @@ fn load(bytes: &[u8; 32]) -> __m256i {
 }
 
 #[inline]
+#[target_feature(enable = "avx2")]
+fn floats_of(floats: &[f32; TILE], half: usize) -> __m256 {
+    let floats = &floats.as_chunks::<8>().0[half];
+    // SAFETY: the reference is to 32 readable bytes, and the instruction asks for no alignment.
+    unsafe { _mm256_loadu_ps(floats.as_ptr()) }
+}
+
+#[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn halves(bits: &[u16; 16], half: usize) -> __m256 {
-    let bits = &bits.as_chunks::<8>().0[half];
+fn halves(bits: &[u16; TILE / 2]) -> __m256 {
     // SAFETY: the reference is to 16 readable bytes, and the instruction asks for no alignment.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bits.as_ptr().cast()) })
 }
@@ -157,3 +450,6 @@ fn store(out: &mut [f32; TILE], half: usize, value: __m256) {
     // SAFETY: the reference is to 32 writable bytes, and the instruction asks for no alignment.
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), value) }
 }
+
+/// From so many rows on, it pays to unpack a tile first.
+const PANEL_ROWS: usize = 24;

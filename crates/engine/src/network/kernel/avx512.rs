@@ -4,7 +4,10 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::Lanes;
-use crate::network::packed::{Block4, Block8, Blocks, QuantizedBlock, TILE};
+use crate::network::packed::{
+    BLOCK, Bf16, Blocks, Eight, F16, Five, Float, Floats, Four, Integers, Nested, NestedHalves, Plain,
+    QuantizedBlock, Quants, Scales, Six, TILE, WithMinima, dispatch,
+};
 
 /// Proof that this processor has what the functions here are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +21,8 @@ impl Token {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma");
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
         has.then_some(Self(()))
     }
 
@@ -35,63 +39,87 @@ impl Token {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn lanes<L: Lanes>(work: L) -> L::Output {
     work.run::<true>()
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-fn multiply(tile: Blocks<'_>, mut activations: &[QuantizedBlock], mut out: &mut [[f32; TILE]]) {
-    let columns = tile.len();
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn multiply(tile: Blocks<'_>, activations: &[QuantizedBlock], out: &mut [[f32; TILE]]) {
+    dispatch!(tile, integers, floats, activations, out);
+}
+
+/// As many rows at a time as there are registers for.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn integers<Q: Pairs, S: Factors, const N: usize>(
+    tile: &[Integers<Q, S, N>],
+    mut activations: &[QuantizedBlock],
+    mut out: &mut [[f32; TILE]],
+) {
     while !out.is_empty() {
         let rows = match out.len() {
+            12.. => 12,
             8.. => 8,
             4.. => 4,
             2.. => 2,
             _ => 1,
         };
-        let (now, later) = activations.split_at(rows * columns);
-        let (out_now, out_later) = std::mem::take(&mut out).split_at_mut(rows);
-        match (tile, rows) {
-            (Blocks::Four(blocks), 8) => four::<8>(blocks, now, out_now),
-            (Blocks::Four(blocks), 4) => four::<4>(blocks, now, out_now),
-            (Blocks::Four(blocks), 2) => four::<2>(blocks, now, out_now),
-            (Blocks::Four(blocks), _) => four::<1>(blocks, now, out_now),
-            (Blocks::Eight(blocks), 8) => eight::<8>(blocks, now, out_now),
-            (Blocks::Eight(blocks), 4) => eight::<4>(blocks, now, out_now),
-            (Blocks::Eight(blocks), 2) => eight::<2>(blocks, now, out_now),
-            (Blocks::Eight(blocks), _) => eight::<1>(blocks, now, out_now),
+        let (now, later) = std::mem::take(&mut out).split_at_mut(rows);
+        match rows {
+            12 => rows_of::<Q, S, N, 12>(tile, activations, now),
+            8 => rows_of::<Q, S, N, 8>(tile, activations, now),
+            4 => rows_of::<Q, S, N, 4>(tile, activations, now),
+            2 => rows_of::<Q, S, N, 2>(tile, activations, now),
+            _ => rows_of::<Q, S, N, 1>(tile, activations, now),
         }
-        (activations, out) = (later, out_later);
+        activations = &activations[rows * tile.len() * N..];
+        out = later;
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-fn four<const ROWS: usize>(blocks: &[Block4], activations: &[QuantizedBlock], out: &mut [[f32; TILE]]) {
-    let rows: [&[QuantizedBlock]; ROWS] =
-        std::array::from_fn(|m| &activations[m * blocks.len()..][..blocks.len()]);
-    let mask = _mm512_set1_epi8(15);
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize>(
+    tile: &[Integers<Q, S, N>],
+    activations: &[QuantizedBlock],
+    out: &mut [[f32; TILE]],
+) {
+    let columns = tile.len() * N;
+    let rows: [&[QuantizedBlock]; ROWS] = std::array::from_fn(|m| &activations[m * columns..][..columns]);
     let mut sums = [_mm512_setzero_ps(); ROWS];
-    for (b, block) in blocks.iter().enumerate() {
-        let mut low = [_mm512_setzero_si512(); ROWS];
-        let mut high = [_mm512_setzero_si512(); ROWS];
-        let groups = block.quants.as_chunks::<64>().0;
-        for g in 0..4 {
-            let weights = load(&groups[g]);
-            let weights_low = _mm512_and_si512(weights, mask);
-            let weights_high = _mm512_and_si512(_mm512_srli_epi16(weights, 4), mask);
-            for m in 0..ROWS {
-                let words = &rows[m][b].words;
-                low[m] = dot(low[m], weights_low, &words[2 * g]);
-                high[m] = dot(high[m], weights_high, &words[2 * g + 1]);
+    let log_of_zero = _mm_cvtsi32_si128(Q::BITS as i32 - 1);
+    for (at, blocks) in tile.iter().enumerate() {
+        for b in 0..N {
+            let activations: [&QuantizedBlock; ROWS] = std::array::from_fn(|m| &rows[m][at * N + b]);
+            let parts = if S::SPLIT { 2 } else { 1 };
+            for part in 0..parts {
+                let mut dots = [_mm512_setzero_si512(); ROWS];
+                if !S::MINIMA {
+                    let which = if S::SPLIT { 1 + part } else { 0 };
+                    for m in 0..ROWS {
+                        let minus = _mm512_set1_epi32(activations[m].minus[which]);
+                        dots[m] = _mm512_sll_epi32(minus, log_of_zero);
+                    }
+                }
+                for pair in part * 4 / parts..(part + 1) * 4 / parts {
+                    // SAFETY: the features are those of this function.
+                    let [first, second] = unsafe { blocks.quants[b].pair(pair) };
+                    dots_of(&mut dots, first, &activations, 2 * pair, columns);
+                    dots_of(&mut dots, second, &activations, 2 * pair + 1, columns);
+                }
+                // SAFETY: the features are those of this function.
+                let scales = unsafe { blocks.scales.scale_factors(b, part) };
+                for m in 0..ROWS {
+                    let scales = _mm512_mul_ps(scales, _mm512_set1_ps(activations[m].scale));
+                    sums[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[m]), scales, sums[m]);
+                }
             }
-        }
-        let (scales, minima) = (halves(&block.scales), halves(&block.minima));
-        for m in 0..ROWS {
-            let dots = _mm512_cvtepi32_ps(_mm512_add_epi32(low[m], high[m]));
-            let scales = _mm512_mul_ps(scales, _mm512_set1_ps(rows[m][b].scale));
-            sums[m] = _mm512_fmadd_ps(dots, scales, sums[m]);
-            sums[m] = _mm512_fnmadd_ps(minima, _mm512_set1_ps(rows[m][b].sum), sums[m]);
+            if S::MINIMA {
+                // SAFETY: the features are those of this function.
+                let minima = unsafe { blocks.scales.minimum_factors(b) };
+                for m in 0..ROWS {
+                    sums[m] = _mm512_fnmadd_ps(minima, _mm512_set1_ps(activations[m].sum), sums[m]);
+                }
+            }
         }
     }
     for m in 0..ROWS {
@@ -99,34 +127,266 @@ fn four<const ROWS: usize>(blocks: &[Block4], activations: &[QuantizedBlock], ou
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-fn eight<const ROWS: usize>(blocks: &[Block8], activations: &[QuantizedBlock], out: &mut [[f32; TILE]]) {
-    let rows: [&[QuantizedBlock]; ROWS] =
-        std::array::from_fn(|m| &activations[m * blocks.len()..][..blocks.len()]);
-    let mut sums = [_mm512_setzero_ps(); ROWS];
-    for (b, block) in blocks.iter().enumerate() {
-        let mut even = [_mm512_setzero_si512(); ROWS];
-        let mut odd = [_mm512_setzero_si512(); ROWS];
-        let groups = block.quants.as_chunks::<64>().0;
-        for g in 0..4 {
-            let (first, second) = (load(&groups[2 * g]), load(&groups[2 * g + 1]));
-            for m in 0..ROWS {
-                let words = &rows[m][b].words;
-                even[m] = dot(even[m], first, &words[2 * g]);
-                odd[m] = dot(odd[m], second, &words[2 * g + 1]);
-            }
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn floats<F: Column>(tile: &[Floats<F>], mut activations: &[QuantizedBlock], mut out: &mut [[f32; TILE]]) {
+    while !out.is_empty() {
+        let rows = match out.len() {
+            8.. => 8,
+            4.. => 4,
+            _ => 1,
+        };
+        let (now, later) = std::mem::take(&mut out).split_at_mut(rows);
+        match rows {
+            8 => float_rows::<F, 8>(tile, activations, now),
+            4 => float_rows::<F, 4>(tile, activations, now),
+            _ => float_rows::<F, 1>(tile, activations, now),
         }
-        let scales = halves(&block.scales);
+        activations = &activations[rows * tile.len()..];
+        out = later;
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn float_rows<F: Column, const ROWS: usize>(
+    tile: &[Floats<F>],
+    activations: &[QuantizedBlock],
+    out: &mut [[f32; TILE]],
+) {
+    // Even and odd columns, so that a sum need not wait for the one before.
+    let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+    for (at, block) in tile.iter().enumerate() {
+        let mut inputs = [[0.0; BLOCK]; ROWS];
         for m in 0..ROWS {
-            // The weights are stored 128 too large, so that they are unsigned.
-            let dots = _mm512_cvtepi32_ps(_mm512_add_epi32(even[m], odd[m]));
-            let offset = _mm512_set1_ps(128.0 * rows[m][b].sum);
-            let dots = _mm512_fmsub_ps(dots, _mm512_set1_ps(rows[m][b].scale), offset);
-            sums[m] = _mm512_fmadd_ps(dots, scales, sums[m]);
+            inputs[m] = activations[m * tile.len() + at].floats();
+        }
+        for (i, columns) in block.columns.as_chunks::<2>().0.iter().enumerate() {
+            // SAFETY: the features are those of this function.
+            let (even, odd) = unsafe { (F::column(&columns[0]), F::column(&columns[1])) };
+            for m in 0..ROWS {
+                let inputs = &inputs[m].as_chunks::<2>().0[i];
+                sums[m][0] = _mm512_fmadd_ps(even, _mm512_set1_ps(inputs[0]), sums[m][0]);
+                sums[m][1] = _mm512_fmadd_ps(odd, _mm512_set1_ps(inputs[1]), sums[m][1]);
+            }
         }
     }
     for m in 0..ROWS {
-        store(&mut out[m], sums[m]);
+        store(&mut out[m], _mm512_add_ps(sums[m][0], sums[m][1]));
+    }
+}
+
+trait Pairs: Quants {
+    /// Vectors `2g` and `2g + 1` of the quants.
+    ///
+    /// SAFETY: only where AVX-512 with BW is enabled.
+    unsafe fn pair(&self, g: usize) -> [__m512i; 2];
+}
+
+impl Pairs for Four {
+    #[inline(always)]
+    unsafe fn pair(&self, g: usize) -> [__m512i; 2] {
+        // SAFETY: the caller has the features.
+        unsafe {
+            let both = load(&self.0.as_chunks().0[g]);
+            let mask = _mm512_set1_epi8(15);
+            [_mm512_and_si512(both, mask), _mm512_and_si512(_mm512_srli_epi16(both, 4), mask)]
+        }
+    }
+}
+
+impl Pairs for Five {
+    #[inline(always)]
+    unsafe fn pair(&self, g: usize) -> [__m512i; 2] {
+        // SAFETY: the caller has the features.
+        unsafe {
+            let ([first, second], sixteen) = (self.low.pair(g), _mm512_set1_epi8(16));
+            let in_first = u64::from_le_bytes(self.fifth[2 * g]);
+            let in_second = u64::from_le_bytes(self.fifth[2 * g + 1]);
+            [
+                _mm512_mask_add_epi8(first, in_first, first, sixteen),
+                _mm512_mask_add_epi8(second, in_second, second, sixteen),
+            ]
+        }
+    }
+}
+
+impl Pairs for Six {
+    #[inline(always)]
+    unsafe fn pair(&self, g: usize) -> [__m512i; 2] {
+        // SAFETY: the caller has the features.
+        unsafe {
+            let ([first, second], mask) = (self.low.pair(g), _mm512_set1_epi8(0x30));
+            let high = load(&self.high[g / 2]);
+            let (in_first, in_second) = match g % 2 {
+                0 => (_mm512_slli_epi16(high, 4), _mm512_slli_epi16(high, 2)),
+                _ => (high, _mm512_srli_epi16(high, 2)),
+            };
+            [
+                _mm512_or_si512(first, _mm512_and_si512(in_first, mask)),
+                _mm512_or_si512(second, _mm512_and_si512(in_second, mask)),
+            ]
+        }
+    }
+}
+
+impl Pairs for Eight {
+    #[inline(always)]
+    unsafe fn pair(&self, g: usize) -> [__m512i; 2] {
+        let vectors = self.0.as_chunks().0;
+        // SAFETY: the caller has the features.
+        unsafe { [load(&vectors[2 * g]), load(&vectors[2 * g + 1])] }
+    }
+}
+
+trait Factors: Scales {
+    /// As [`Scales::scales`].
+    ///
+    /// SAFETY: only where AVX-512 is enabled.
+    unsafe fn scale_factors(&self, block: usize, part: usize) -> __m512;
+
+    /// As [`Scales::minima`].
+    ///
+    /// SAFETY: only where AVX-512 is enabled.
+    unsafe fn minimum_factors(&self, _block: usize) -> __m512 {
+        // SAFETY: the caller has the features.
+        unsafe { _mm512_setzero_ps() }
+    }
+}
+
+impl Factors for Plain {
+    #[inline(always)]
+    unsafe fn scale_factors(&self, _: usize, _: usize) -> __m512 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe { halves(&self.scales) }
+    }
+}
+
+impl Factors for WithMinima {
+    #[inline(always)]
+    unsafe fn scale_factors(&self, _: usize, _: usize) -> __m512 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe { halves(&self.scales) }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum_factors(&self, _: usize) -> __m512 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe { halves(&self.minima) }
+    }
+}
+
+impl Factors for Nested {
+    #[inline(always)]
+    unsafe fn scale_factors(&self, block: usize, _: usize) -> __m512 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe {
+            _mm512_mul_ps(
+                halves(&self.scale),
+                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(self.scales[block].as_ptr().cast()))),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum_factors(&self, block: usize) -> __m512 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe {
+            _mm512_mul_ps(
+                halves(&self.minimum),
+                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(self.minima[block].as_ptr().cast()))),
+            )
+        }
+    }
+}
+
+impl Factors for NestedHalves {
+    #[inline(always)]
+    unsafe fn scale_factors(&self, block: usize, part: usize) -> __m512 {
+        // SAFETY: the caller has the features; what is read lies within the array.
+        unsafe {
+            _mm512_mul_ps(
+                halves(&self.scale),
+                _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(
+                    self.scales[2 * block + part].as_ptr().cast(),
+                ))),
+            )
+        }
+    }
+}
+
+trait Column: Float {
+    /// SAFETY: only where AVX-512 is enabled.
+    unsafe fn column(column: &[Self; TILE]) -> __m512;
+}
+
+impl Column for F16 {
+    #[inline(always)]
+    unsafe fn column(column: &[Self; TILE]) -> __m512 {
+        // SAFETY: the caller has the features; the reference is to 32 readable bytes.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(column.as_ptr().cast())) }
+    }
+}
+
+impl Column for Bf16 {
+    #[inline(always)]
+    unsafe fn column(column: &[Self; TILE]) -> __m512 {
+        // SAFETY: the caller has the features; the reference is to 32 readable bytes.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(column.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))
+        }
+    }
+}
+
+impl Column for f32 {
+    #[inline(always)]
+    unsafe fn column(column: &[Self; TILE]) -> __m512 {
+        // SAFETY: the caller has the features.
+        unsafe { floats_of(column) }
+    }
+}
+
+/// Adds to each row's `dots` what `weights` and word `at` of its block give. Each block is `columns` after the one before.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dots_of<const ROWS: usize>(
+    dots: &mut [__m512i; ROWS],
+    weights: __m512i,
+    blocks: &[&QuantizedBlock; ROWS],
+    at: usize,
+    columns: usize,
+) {
+    let (fours, rest) = dots.as_chunks_mut::<4>();
+    for (number, dots) in fours.iter_mut().enumerate() {
+        dot4(dots, weights, &blocks[4 * number].words[at], columns * size_of::<QuantizedBlock>());
+    }
+    let first = ROWS - rest.len();
+    for (m, dots) in rest.iter_mut().enumerate() {
+        *dots = dot(*dots, weights, &blocks[first + m].words[at]);
+    }
+}
+
+/// As [`dot`], of `word` and the three that follow it at distances of `stride` bytes: so 12 rows need few registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dot4([a, b, c, d]: &mut [__m512i; 4], weights: __m512i, word: &i32, stride: usize) {
+    // SAFETY: the instructions read four bytes of `word` and of the same word in the blocks of the next three rows, and
+    // write the sums only.
+    unsafe {
+        asm!(
+            "vpdpbusd {a}, {weights}, dword ptr [{word}]{{1to16}}",
+            "vpdpbusd {b}, {weights}, dword ptr [{word} + {stride}]{{1to16}}",
+            "vpdpbusd {c}, {weights}, dword ptr [{word} + 2 * {stride}]{{1to16}}",
+            "vpdpbusd {d}, {weights}, dword ptr [{word} + {three}]{{1to16}}",
+            a = inout(zmm_reg) *a,
+            b = inout(zmm_reg) *b,
+            c = inout(zmm_reg) *c,
+            d = inout(zmm_reg) *d,
+            weights = in(zmm_reg) weights,
+            word = in(reg) word,
+            stride = in(reg) stride,
+            three = in(reg) 3 * stride,
+            options(pure, readonly, nostack, preserves_flags),
+        );
     }
 }
 
@@ -159,7 +419,14 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn halves(bits: &[u16; 16]) -> __m512 {
+fn floats_of(floats: &[f32; TILE]) -> __m512 {
+    // SAFETY: the reference is to 64 readable bytes, and the instruction asks for no alignment.
+    unsafe { _mm512_loadu_ps(floats.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves(bits: &[u16; TILE]) -> __m512 {
     // SAFETY: the reference is to 32 readable bytes, and the instruction asks for no alignment.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(bits.as_ptr().cast()) })
 }

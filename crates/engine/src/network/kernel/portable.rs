@@ -1,54 +1,59 @@
 //! Tiles without intrinsics: the meaning of the other kernels, and the only one on other processors.
 
-use crate::network::packed::{Block4, Block8, Blocks, QuantizedBlock, TILE, f16_to_f32};
+use crate::network::packed::{
+    BLOCK, Blocks, Float, Floats, Integers, QuantizedBlock, Quants, Scales, TILE, dispatch, zero,
+};
 
 pub(super) fn multiply(tile: Blocks<'_>, activations: &[QuantizedBlock], out: &mut [[f32; TILE]]) {
-    let columns = tile.len();
-    for (row, out) in activations.chunks_exact(columns).zip(out) {
-        *out = match tile {
-            Blocks::Four(blocks) => four(blocks, row),
-            Blocks::Eight(blocks) => eight(blocks, row),
-        };
-    }
+    out.fill([0.0; TILE]);
+    dispatch!(tile, integers, floats, activations, out);
 }
 
-fn four(blocks: &[Block4], row: &[QuantizedBlock]) -> [f32; TILE] {
-    let mut sums = [0f32; TILE];
-    for (block, activation) in blocks.iter().zip(row) {
-        let mut dots = [0i32; TILE];
-        for (group, words) in block.quants.as_chunks::<64>().0.iter().zip(activation.words.as_chunks::<2>().0)
-        {
-            let (low, high) = (words[0].to_le_bytes(), words[1].to_le_bytes());
-            for (dot, bytes) in dots.iter_mut().zip(group.as_chunks::<4>().0) {
-                for j in 0..4 {
-                    *dot += i32::from(bytes[j] & 15) * i32::from(low[j] as i8);
-                    *dot += i32::from(bytes[j] >> 4) * i32::from(high[j] as i8);
+fn integers<Q: Quants, S: Scales, const N: usize>(
+    tile: &[Integers<Q, S, N>],
+    activations: &[QuantizedBlock],
+    out: &mut [[f32; TILE]],
+) {
+    for (at, blocks) in tile.iter().enumerate() {
+        for (b, quants) in blocks.quants.iter().enumerate() {
+            let weights = quants.widen().map(|quant| i16::from(quant) - zero::<Q, S>() as i16);
+            let (scales, minima) =
+                ([0, 1].map(|half| blocks.scales.scales(b, half)), blocks.scales.minima(b));
+            for (row, sums) in activations.chunks_exact(tile.len() * N).zip(&mut *out) {
+                let activation = &row[at * N + b];
+                for (half, scales) in scales.iter().enumerate() {
+                    let mut dots = [0i32; TILE];
+                    let words = &activation.words[half * 4..][..4];
+                    for (weights, word) in weights.as_chunks::<64>().0[half * 4..].iter().zip(words) {
+                        let bytes = word.to_le_bytes().map(|byte| i32::from(byte as i8));
+                        for (dot, weights) in dots.iter_mut().zip(weights.as_chunks::<4>().0) {
+                            for j in 0..4 {
+                                *dot += i32::from(weights[j]) * bytes[j];
+                            }
+                        }
+                    }
+                    for i in 0..TILE {
+                        sums[i] += dots[i] as f32 * (scales[i] * activation.scale);
+                    }
+                }
+                for i in 0..TILE {
+                    sums[i] -= minima[i] * activation.sum;
                 }
             }
         }
-        for i in 0..TILE {
-            let scale = f16_to_f32(block.scales[i]) * activation.scale;
-            sums[i] += dots[i] as f32 * scale - f16_to_f32(block.minima[i]) * activation.sum;
-        }
     }
-    sums
 }
 
-fn eight(blocks: &[Block8], row: &[QuantizedBlock]) -> [f32; TILE] {
-    let mut sums = [0f32; TILE];
-    for (block, activation) in blocks.iter().zip(row) {
-        let mut dots = [0i32; TILE];
-        for (group, word) in block.quants.as_chunks::<64>().0.iter().zip(activation.words) {
-            let word = word.to_le_bytes();
-            for (dot, bytes) in dots.iter_mut().zip(group.as_chunks::<4>().0) {
-                for j in 0..4 {
-                    *dot += (i32::from(bytes[j]) - 128) * i32::from(word[j] as i8);
+fn floats<F: Float>(tile: &[Floats<F>], activations: &[QuantizedBlock], out: &mut [[f32; TILE]]) {
+    for (at, block) in tile.iter().enumerate() {
+        let columns = block.columns.map(|column| column.map(F::to_f32));
+        for (row, sums) in activations.chunks_exact(tile.len()).zip(&mut *out) {
+            let inputs = row[at].floats();
+            for column in 0..BLOCK {
+                for i in 0..TILE {
+                    sums[i] += columns[column][i] * inputs[column];
                 }
             }
         }
-        for i in 0..TILE {
-            sums[i] += dots[i] as f32 * (f16_to_f32(block.scales[i]) * activation.scale);
-        }
     }
-    sums
 }

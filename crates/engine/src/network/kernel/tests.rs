@@ -2,10 +2,18 @@ use super::*;
 use crate::network::lanes::{Quantize, tests::noise};
 use crate::network::packed::{Packed, packed_from};
 
-/// Weights of every kind of store, 24 rows (a tile and a half) by 96 columns.
+/// A kind for each store.
+const KINDS: [&str; 11] =
+    ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "F16", "BF16", "F32"];
+/// As many as make two panels, the second not full.
+const COLUMNS: usize = 768;
+/// As many as use a panel, and leave rows over.
+const ROWS: usize = 43;
+
+/// Weights of every kind of store, 24 rows (a tile and a half).
 fn matrices() -> Vec<(&'static str, Packed)> {
-    let weights = noise(24 * 96, 11);
-    ["Q4_1", "Q8_0"].map(|kind| (kind, packed_from(kind, &weights, 24, 96))).into()
+    let weights = noise(24 * COLUMNS, 11);
+    KINDS.map(|kind| (kind, packed_from(kind, &weights, 24, COLUMNS))).into()
 }
 
 fn quantized(isa: Isa, rows: usize, columns: usize) -> (Vec<f32>, Vec<QuantizedBlock>) {
@@ -17,22 +25,22 @@ fn quantized(isa: Isa, rows: usize, columns: usize) -> (Vec<f32>, Vec<QuantizedB
 
 #[test]
 fn every_kernel_is_within_one_percent_of_floats() {
-    let (input, activations) = quantized(Isa::Portable, 15, 96);
+    let (input, activations) = quantized(Isa::Portable, ROWS, COLUMNS);
     for (kind, matrix) in matrices() {
-        let mut floats = vec![[0f32; 96]; 24];
+        let mut floats = vec![[0f32; COLUMNS]; 24];
         for (row, floats) in floats.iter_mut().enumerate() {
             matrix.row(row, floats);
         }
         for isa in Isa::supported() {
             let (mut error, mut size) = (0f64, 0f64);
             for tile in 0..2 {
-                let mut out = vec![[f32::NAN; TILE]; 15];
+                let mut out = vec![[f32::NAN; TILE]; ROWS];
                 isa.multiply(matrix.tile(tile), &activations, &mut out);
                 for (m, out) in out.iter().enumerate() {
                     for (i, got) in out.iter().enumerate().filter(|(i, _)| tile * TILE + i < 24) {
                         let exact: f64 = floats[tile * TILE + i]
                             .iter()
-                            .zip(&input[m * 96..])
+                            .zip(&input[m * COLUMNS..])
                             .map(|(weight, x)| f64::from(*weight) * f64::from(*x))
                             .sum();
                         error += (f64::from(*got) - exact).powi(2);
@@ -48,17 +56,17 @@ fn every_kernel_is_within_one_percent_of_floats() {
 
 #[test]
 fn kernels_agree_to_the_rounding_of_floats() {
-    let (_, activations) = quantized(Isa::Portable, 15, 96);
+    let (_, activations) = quantized(Isa::Portable, ROWS, COLUMNS);
     for (kind, matrix) in matrices() {
         let product = |isa: Isa| {
-            let mut out = vec![[0f32; TILE]; 15];
+            let mut out = vec![[0f32; TILE]; ROWS];
             isa.multiply(matrix.tile(0), &activations, &mut out);
             out
         };
         let expected = product(Isa::Portable);
         for isa in Isa::supported() {
             for (got, expected) in product(isa).iter().flatten().zip(expected.iter().flatten()) {
-                assert!((got - expected).abs() < 1e-4, "{kind} on {}: {got} {expected}", isa.name());
+                assert!((got - expected).abs() < 1e-3, "{kind} on {}: {got} {expected}", isa.name());
             }
         }
     }
@@ -67,11 +75,11 @@ fn kernels_agree_to_the_rounding_of_floats() {
 #[test]
 fn a_row_has_the_same_bits_alone_and_among_others() {
     for isa in Isa::supported() {
-        let (_, activations) = quantized(isa, 15, 96);
+        let (_, activations) = quantized(isa, ROWS, COLUMNS);
         for (kind, matrix) in matrices() {
-            let mut together = vec![[0f32; TILE]; 15];
+            let mut together = vec![[0f32; TILE]; ROWS];
             isa.multiply(matrix.tile(1), &activations, &mut together);
-            for (row, together) in activations.chunks(3).zip(&together) {
+            for (row, together) in activations.chunks(COLUMNS / 32).zip(&together) {
                 let mut alone = [[0f32; TILE]];
                 isa.multiply(matrix.tile(1), row, &mut alone);
                 assert_eq!(alone[0], *together, "{kind} on {}", isa.name());
@@ -83,19 +91,52 @@ fn a_row_has_the_same_bits_alone_and_among_others() {
 #[test]
 fn the_largest_numbers_do_not_overflow() {
     // Every weight and every activation at the end of its range, of both signs.
-    let weights: Vec<f32> = (0..16 * 32).map(|i| if i % 3 == 0 { -1.0 } else { 1.0 }).collect();
-    let input: Vec<f32> = (0..32).map(|i| if i % 3 == 0 { -1.0 } else { 1.0 }).collect();
-    for kind in ["Q4_1", "Q8_0"] {
-        let matrix = packed_from(kind, &weights, 16, 32);
+    let weights: Vec<f32> = (0..16 * 256).map(|i| if i % 3 == 0 { -1.0 } else { 1.0 }).collect();
+    let input: Vec<f32> = (0..256).map(|i| if i % 3 == 0 { -1.0 } else { 1.0 }).collect();
+    for kind in KINDS {
+        let matrix = packed_from(kind, &weights, 16, 256);
         for isa in Isa::supported() {
-            let mut activations = [QuantizedBlock::default()];
+            let mut activations = [QuantizedBlock::default(); 8];
             isa.run(Quantize { input: &input, output: &mut activations });
             let mut out = [[0f32; TILE]];
             isa.multiply(matrix.tile(0), &activations, &mut out);
-            let mut row = [0f32; 32];
+            let mut row = [0f32; 256];
             matrix.row(5, &mut row);
             let exact: f32 = row.iter().zip(&input).map(|(weight, x)| weight * x).sum();
             assert!((out[0][5] - exact).abs() < 0.02, "{kind} on {}: {} {exact}", isa.name(), out[0][5]);
+        }
+    }
+}
+
+/// `cargo test -p watchpost-engine how_fast -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn how_fast_tiles_are() {
+    let (rows, columns) = (256, 2048);
+    let weights = noise(rows * columns, 11);
+    let only = std::env::var("ONLY").unwrap_or_default();
+    for kind in KINDS.into_iter().filter(|kind| kind.contains(&only)) {
+        let matrix = packed_from(kind, &weights, rows, columns);
+        for isa in Isa::supported().into_iter().skip(1) {
+            let (_, activations) = quantized(isa, 128, columns);
+            let speeds = [1, 4, 8, 16, 128].map(|count| {
+                let mut out = vec![[0f32; TILE]; count];
+                let mut best = 0f64;
+                for _ in 0..12 {
+                    let started = std::time::Instant::now();
+                    for tile in 0..matrix.tiles() {
+                        isa.multiply(matrix.tile(tile), &activations[..count * columns / 32], &mut out);
+                    }
+                    let seconds = started.elapsed().as_secs_f64();
+                    best = best.max((rows * columns * count) as f64 / seconds / 1e9);
+                }
+                format!("{best:6.1}")
+            });
+            println!(
+                "{kind:5} {:8} 10^9 products a second by 1, 4, 8, 16, 128 rows: {}",
+                isa.name(),
+                speeds.join(" ")
+            );
         }
     }
 }

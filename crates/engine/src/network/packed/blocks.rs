@@ -1,0 +1,366 @@
+//! How packed weights lie in memory: as many bits as in the file, arranged for the kernels.
+//!
+//! A block is 16 rows by 32 columns. Its quants are eight vectors of 64 bytes: byte `row * 4 + j` of vector `v` is that
+//! of column `4v + j`. With fewer than 8 bits, planes of the vectors share bytes.
+
+use super::f16_to_f32;
+
+/// Rows of a tile.
+pub(crate) const TILE: usize = 16;
+/// Columns of a block.
+pub(crate) const BLOCK: usize = 32;
+
+/// The quants of a block, a byte each: eight vectors of 64.
+pub(crate) type Bytes = [u8; TILE * BLOCK];
+
+/// 16 rows of whole numbers by `N` blocks that share their scales: weight = (quant - zero) * scale - minimum, where zero is
+/// half the range of quants that have no minima.
+#[derive(Clone)]
+#[repr(C, align(32))]
+pub(crate) struct Integers<Q, S, const N: usize> {
+    pub(crate) quants: [Q; N],
+    pub(crate) scales: S,
+}
+
+/// 16 rows of floats by 32 columns.
+#[derive(Clone)]
+#[repr(C, align(32))]
+pub(crate) struct Floats<F> {
+    pub(crate) columns: [[F; TILE]; BLOCK],
+}
+
+pub(crate) trait Quants: Send + Sync {
+    const BITS: u32;
+
+    /// Safe loops that become vector code where they are inlined.
+    fn widen(&self) -> Bytes;
+}
+
+pub(crate) trait Scales: Send + Sync {
+    const MINIMA: bool;
+    /// Whether columns 0 to 15 and 16 to 31 of a block have scales of their own.
+    const SPLIT: bool;
+
+    /// Of half a block's columns.
+    fn scales(&self, block: usize, half: usize) -> [f32; TILE];
+
+    fn minima(&self, _block: usize) -> [f32; TILE] {
+        [0.0; TILE]
+    }
+}
+
+/// Quants that are kept.
+pub(crate) trait Narrow: Quants + Clone {
+    fn narrow(bytes: &Bytes) -> Self;
+}
+
+/// Scales that are kept.
+pub(crate) trait FromFile: Scales + Clone {
+    const EMPTY: Self;
+
+    /// From a block of the file, whose layout is that of all kinds with such scales.
+    fn read(&mut self, row: usize, file: &[u8]);
+}
+
+pub(crate) trait Float: Copy + Send + Sync {
+    fn to_f32(self) -> f32;
+}
+
+/// Byte `64g + i` holds byte `i` of vector `2g` in its low half, and of vector `2g + 1` in its high half.
+#[derive(Clone)]
+#[repr(C)]
+pub(crate) struct Four(pub(crate) [u8; 256]);
+
+/// The fifth bit of byte `i` of vector `v` is bit `i` of `fifth[v]`.
+#[derive(Clone)]
+#[repr(C)]
+pub(crate) struct Five {
+    pub(crate) low: Four,
+    pub(crate) fifth: [[u8; 8]; 8],
+}
+
+/// The high bits of byte `i` of vector `v` are bits `2 (v % 4)` and the next of byte `i` of `high[v / 4]`.
+#[derive(Clone)]
+#[repr(C)]
+pub(crate) struct Six {
+    pub(crate) low: Four,
+    pub(crate) high: [[u8; 64]; 2],
+}
+
+#[derive(Clone)]
+#[repr(C)]
+pub(crate) struct Eight(pub(crate) Bytes);
+
+/// Half-precision scales.
+#[derive(Clone)]
+#[repr(C)]
+pub(crate) struct Plain {
+    pub(crate) scales: [u16; TILE],
+}
+
+/// Half-precision scales and minima.
+#[derive(Clone)]
+#[repr(C)]
+pub(crate) struct WithMinima {
+    pub(crate) scales: [u16; TILE],
+    pub(crate) minima: [u16; TILE],
+}
+
+/// Scale of block `b` = `scale` * `scales[b]`, and the same of minima (Q4_K, Q5_K).
+#[derive(Clone)]
+#[repr(C)]
+pub(crate) struct Nested {
+    pub(crate) scales: [[u8; TILE]; 8],
+    pub(crate) minima: [[u8; TILE]; 8],
+    pub(crate) scale: [u16; TILE],
+    pub(crate) minimum: [u16; TILE],
+}
+
+/// Scale of half `h` of block `b` = `scale` * `scales[2b + h]` (Q6_K).
+#[derive(Clone)]
+#[repr(C)]
+pub(crate) struct NestedHalves {
+    pub(crate) scales: [[i8; TILE]; 16],
+    pub(crate) scale: [u16; TILE],
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct F16(pub(crate) u16);
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Bf16(pub(crate) u16);
+
+impl Narrow for Four {
+    fn narrow(bytes: &Bytes) -> Self {
+        let vectors = bytes.as_chunks::<64>().0;
+        Self(std::array::from_fn(|at| vectors[at / 64 * 2][at % 64] | vectors[at / 64 * 2 + 1][at % 64] << 4))
+    }
+}
+
+impl Quants for Four {
+    const BITS: u32 = 4;
+
+    #[inline(always)]
+    fn widen(&self) -> Bytes {
+        let mut bytes = [0; _];
+        for (pair, planes) in bytes.as_chunks_mut::<128>().0.iter_mut().zip(self.0.as_chunks::<64>().0) {
+            for i in 0..64 {
+                pair[i] = planes[i] & 15;
+                pair[64 + i] = planes[i] >> 4;
+            }
+        }
+        bytes
+    }
+}
+
+impl Narrow for Five {
+    fn narrow(bytes: &Bytes) -> Self {
+        let bit = |v: usize, i: usize| bytes[v * 64 + i] >> 4 & 1;
+        let eight = |v: usize, at: usize| (0..8).fold(0, |bits, i| bits | bit(v, at * 8 + i) << i);
+        Self {
+            low: Four::narrow(&bytes.map(|byte| byte & 15)),
+            fifth: std::array::from_fn(|v| std::array::from_fn(|at| eight(v, at))),
+        }
+    }
+}
+
+impl Quants for Five {
+    const BITS: u32 = 5;
+
+    #[inline(always)]
+    fn widen(&self) -> Bytes {
+        let mut bytes = self.low.widen();
+        for (vector, bits) in bytes.as_chunks_mut::<64>().0.iter_mut().zip(&self.fifth) {
+            for (eight, bits) in vector.as_chunks_mut::<8>().0.iter_mut().zip(bits) {
+                for (i, byte) in eight.iter_mut().enumerate() {
+                    *byte |= (bits >> i & 1) << 4;
+                }
+            }
+        }
+        bytes
+    }
+}
+
+impl Narrow for Six {
+    fn narrow(bytes: &Bytes) -> Self {
+        let high = |v: usize, i: usize| bytes[v * 64 + i] >> 4;
+        let four = |at: usize, i: usize| (0..4).fold(0, |bits, v| bits | high(4 * at + v, i) << (2 * v));
+        Self {
+            low: Four::narrow(&bytes.map(|byte| byte & 15)),
+            high: std::array::from_fn(|at| std::array::from_fn(|i| four(at, i))),
+        }
+    }
+}
+
+impl Quants for Six {
+    const BITS: u32 = 6;
+
+    #[inline(always)]
+    fn widen(&self) -> Bytes {
+        let mut bytes = self.low.widen();
+        for (v, vector) in bytes.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+            for (byte, high) in vector.iter_mut().zip(&self.high[v / 4]) {
+                *byte |= (high >> (2 * (v % 4)) & 3) << 4;
+            }
+        }
+        bytes
+    }
+}
+
+impl Narrow for Eight {
+    fn narrow(bytes: &Bytes) -> Self {
+        Self(*bytes)
+    }
+}
+
+impl Quants for Eight {
+    const BITS: u32 = 8;
+
+    #[inline(always)]
+    fn widen(&self) -> Bytes {
+        self.0
+    }
+}
+
+impl FromFile for Plain {
+    const EMPTY: Self = Self { scales: [0; TILE] };
+
+    fn read(&mut self, row: usize, file: &[u8]) {
+        self.scales[row] = u16::from_le_bytes([file[0], file[1]]);
+    }
+}
+
+impl Scales for Plain {
+    const MINIMA: bool = false;
+    const SPLIT: bool = false;
+
+    #[inline(always)]
+    fn scales(&self, _: usize, _: usize) -> [f32; TILE] {
+        halves(&self.scales)
+    }
+}
+
+impl FromFile for WithMinima {
+    const EMPTY: Self = Self { scales: [0; TILE], minima: [0; TILE] };
+
+    fn read(&mut self, row: usize, file: &[u8]) {
+        self.scales[row] = u16::from_le_bytes([file[0], file[1]]);
+        // The file adds its minima.
+        self.minima[row] = u16::from_le_bytes([file[2], file[3]]) ^ 0x8000;
+    }
+}
+
+impl Scales for WithMinima {
+    const MINIMA: bool = true;
+    const SPLIT: bool = false;
+
+    #[inline(always)]
+    fn scales(&self, _: usize, _: usize) -> [f32; TILE] {
+        halves(&self.scales)
+    }
+
+    #[inline(always)]
+    fn minima(&self, _: usize) -> [f32; TILE] {
+        halves(&self.minima)
+    }
+}
+
+impl FromFile for Nested {
+    const EMPTY: Self =
+        Self { scales: [[0; TILE]; 8], minima: [[0; TILE]; 8], scale: [0; TILE], minimum: [0; TILE] };
+
+    fn read(&mut self, row: usize, file: &[u8]) {
+        self.scale[row] = u16::from_le_bytes([file[0], file[1]]);
+        self.minimum[row] = u16::from_le_bytes([file[2], file[3]]);
+        // Eight scales and minima of 6 bits in 12 bytes.
+        let packed = &file[4..16];
+        for block in 0..8 {
+            (self.scales[block][row], self.minima[block][row]) = match block {
+                0..4 => (packed[block] & 63, packed[block + 4] & 63),
+                _ => (
+                    (packed[block + 4] & 15) | (packed[block - 4] >> 6 << 4),
+                    (packed[block + 4] >> 4) | (packed[block] >> 6 << 4),
+                ),
+            };
+        }
+    }
+}
+
+impl Scales for Nested {
+    const MINIMA: bool = true;
+    const SPLIT: bool = false;
+
+    #[inline(always)]
+    fn scales(&self, block: usize, _: usize) -> [f32; TILE] {
+        scaled(&self.scale, &self.scales[block])
+    }
+
+    #[inline(always)]
+    fn minima(&self, block: usize) -> [f32; TILE] {
+        scaled(&self.minimum, &self.minima[block])
+    }
+}
+
+impl FromFile for NestedHalves {
+    const EMPTY: Self = Self { scales: [[0; TILE]; 16], scale: [0; TILE] };
+
+    fn read(&mut self, row: usize, file: &[u8]) {
+        for (half, scale) in file[192..208].iter().enumerate() {
+            self.scales[half][row] = *scale as i8;
+        }
+        self.scale[row] = u16::from_le_bytes([file[208], file[209]]);
+    }
+}
+
+impl Scales for NestedHalves {
+    const MINIMA: bool = false;
+    const SPLIT: bool = true;
+
+    #[inline(always)]
+    fn scales(&self, block: usize, half: usize) -> [f32; TILE] {
+        scaled(&self.scale, &self.scales[2 * block + half])
+    }
+}
+
+impl Float for F16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f16_to_f32(self.0)
+    }
+}
+
+impl Float for Bf16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.0) << 16)
+    }
+}
+
+impl Float for f32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+// Loops, because a closure that is not inlined would be compiled for another processor than its caller.
+
+#[inline(always)]
+fn halves(bits: &[u16; TILE]) -> [f32; TILE] {
+    let mut floats = [0.0; TILE];
+    for i in 0..TILE {
+        floats[i] = f16_to_f32(bits[i]);
+    }
+    floats
+}
+
+#[inline(always)]
+fn scaled<T: Copy + Into<f32>>(scale: &[u16; TILE], factors: &[T; TILE]) -> [f32; TILE] {
+    let mut floats = halves(scale);
+    for i in 0..TILE {
+        floats[i] *= factors[i].into();
+    }
+    floats
+}
