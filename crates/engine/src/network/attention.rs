@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use super::kernel::Lanes;
-use super::lanes::{exp, multiply_add, sum};
-use super::packed::f16_to_f32;
+use super::kernel::{Halves, Lanes, Plain};
+use super::lanes::{exp, sum};
 
 /// Attention of some queries of one key-value head, each at its own position.
 ///
@@ -58,85 +57,128 @@ impl Lanes for Attend<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FMA: bool>(mut self) {
+    fn run<const FMA: bool>(self) {
+        self.run_with(Plain::<FMA>);
+    }
+
+    #[inline(always)]
+    fn run_with<H: Halves>(mut self, halves: H) {
         let (mut at, count) = (0, self.visible.len());
         while at < count {
             at += match count - at {
-                8.. => self.some::<FMA, 8>(at),
-                4.. => self.some::<FMA, 4>(at),
-                3 => self.some::<FMA, 3>(at),
-                2 => self.some::<FMA, 2>(at),
-                _ => self.some::<FMA, 1>(at),
+                8.. => self.some::<H, 8, 2>(halves, at),
+                4.. => self.some::<H, 4, 4>(halves, at),
+                3 => self.some::<H, 3, 4>(halves, at),
+                2 => self.some::<H, 2, 4>(halves, at),
+                _ => self.some::<H, 1, 4>(halves, at),
             };
         }
     }
 }
 
-impl<'a> Attend<'a> {
+impl Attend<'_> {
     /// Queries that share the reading of keys and values.
     pub(crate) const AT_ONCE: usize = 8;
 
-    /// The queries from `at`. Keys that only some of them see weigh nothing for the others.
+    /// The queries from `at`. Keys that only some of them see weigh nothing for the others. `T`: how many sums of a query are
+    /// made side by side, so that they need not wait for each other.
     #[inline(always)]
-    fn some<const FMA: bool, const N: usize>(&mut self, at: usize) -> usize {
+    fn some<H: Halves, const N: usize, const T: usize>(&mut self, halves: H, at: usize) -> usize {
         let dim = self.head_dim;
         let visible: [Range<usize>; N] = std::array::from_fn(|n| self.visible[at + n].clone());
-        let queries: [&[f32]; N] = std::array::from_fn(|n| &self.queries[(at + n) * dim..][..dim]);
-        let seen = visible[0].start..visible[N - 1].end;
-        let stride = 16 * tiles(self.spans, seen.clone()).count();
+        let tiles: Vec<Tile<'_>> = tiles(self.spans, visible[0].start..visible[N - 1].end).collect();
+        let stride = 16 * tiles.len();
 
-        for (slot, tile) in tiles(self.spans, seen.clone()).enumerate() {
-            let mut scores = [[0f32; 16]; N];
-            let keys = &tile.span.keys[tile.number * 16 * dim..][..16 * dim];
-            for (d, keys) in keys.as_chunks::<16>().0.iter().enumerate() {
-                let keys: [f32; 16] = std::array::from_fn(|i| f16_to_f32(keys[i]));
-                for n in 0..N {
-                    let query = queries[n][d];
-                    for i in 0..16 {
-                        scores[n][i] = multiply_add::<FMA>(query, keys[i], scores[n][i]);
-                    }
-                }
-            }
-            for (n, scores) in scores.iter_mut().enumerate() {
-                let Range { start, end } = visible[n].clone();
-                if tile.position < start || tile.position + 16 > end.min(tile.position + tile.len) {
-                    for (i, score) in scores.iter_mut().enumerate() {
-                        if i >= tile.len || !(start..end).contains(&(tile.position + i)) {
-                            *score = f32::NEG_INFINITY;
-                        }
-                    }
-                }
-                self.scratch[n * stride + slot * 16..][..16].copy_from_slice(scores);
-            }
+        let (groups, rest) = tiles.as_chunks::<T>();
+        for (number, group) in groups.iter().enumerate() {
+            self.scores::<H, N, T>(halves, at, group, number * T, stride);
+        }
+        for (number, tile) in rest.iter().enumerate() {
+            self.scores::<H, N, 1>(halves, at, &[*tile], groups.len() * T + number, stride);
         }
 
         let mut scales = [0f32; N];
-        for (n, scale) in scales.iter_mut().enumerate() {
-            *scale = softmax::<FMA>(&mut self.scratch[n * stride..][..stride]);
+        for n in 0..N {
+            let scores = &mut self.scratch[n * stride..][..stride];
+            hide(scores, &tiles, visible[n].clone());
+            scales[n] = if H::FMA { softmax::<true>(scores) } else { softmax::<false>(scores) };
         }
 
-        for part in (0..dim).step_by(16) {
-            let mut sums = [[0f32; 16]; N];
-            for (slot, tile) in tiles(self.spans, seen.clone()).enumerate() {
-                for i in 0..tile.len {
-                    let values = &tile.span.values[(tile.number * 16 + i) * dim + part..][..16];
-                    let values: [f32; 16] = std::array::from_fn(|i| f16_to_f32(values[i]));
-                    for (n, sums) in sums.iter_mut().enumerate() {
-                        let weight = self.scratch[n * stride + slot * 16 + i];
-                        for i in 0..16 {
-                            sums[i] = multiply_add::<FMA>(weight, values[i], sums[i]);
-                        }
-                    }
-                }
+        let whole = dim / (16 * T) * (16 * T);
+        for part in (0..whole).step_by(16 * T) {
+            self.values::<H, N, T>(halves, at, &tiles, part, &scales);
+        }
+        for part in (whole..dim).step_by(16) {
+            self.values::<H, N, 1>(halves, at, &tiles, part, &scales);
+        }
+        N
+    }
+
+    /// The products of some queries and the keys of `T` tiles, the first of which is the `number`th.
+    #[inline(always)]
+    fn scores<H: Halves, const N: usize, const T: usize>(
+        &mut self,
+        halves: H,
+        at: usize,
+        tiles: &[Tile<'_>; T],
+        number: usize,
+        stride: usize,
+    ) {
+        let dim = self.head_dim;
+        let mut sums = [[[0f32; 16]; T]; N];
+        let queries: [&[f32]; N] = std::array::from_fn(|n| &self.queries[(at + n) * dim..][..dim]);
+        let keys: [&[u16]; T] =
+            std::array::from_fn(|t| &tiles[t].span.keys[tiles[t].number * 16 * dim..][..16 * dim]);
+        halves.add(&mut sums, queries, keys, 16);
+        for (n, sums) in sums.iter().enumerate() {
+            for (t, sums) in sums.iter().enumerate() {
+                self.scratch[n * stride + (number + t) * 16..][..16].copy_from_slice(sums);
             }
-            for n in 0..N {
-                let output = &mut self.output[(at + n) * dim + part..][..16];
+        }
+    }
+
+    /// What some queries see of `16 * T` numbers of each value, from `part` on.
+    #[inline(always)]
+    fn values<H: Halves, const N: usize, const T: usize>(
+        &mut self,
+        halves: H,
+        at: usize,
+        tiles: &[Tile<'_>],
+        part: usize,
+        scales: &[f32; N],
+    ) {
+        let (dim, stride) = (self.head_dim, 16 * tiles.len());
+        let mut sums = [[[0f32; 16]; T]; N];
+        for (slot, tile) in tiles.iter().enumerate() {
+            let weights: [&[f32]; N] =
+                std::array::from_fn(|n| &self.scratch[n * stride + slot * 16..][..tile.len]);
+            let values: [&[u16]; T] =
+                std::array::from_fn(|t| &tile.span.values[tile.number * 16 * dim + part + 16 * t..]);
+            halves.add(&mut sums, weights, values, dim);
+        }
+        for n in 0..N {
+            let output = &mut self.output[(at + n) * dim + part..][..16 * T];
+            for (output, sums) in output.as_chunks_mut::<16>().0.iter_mut().zip(&sums[n]) {
                 for i in 0..16 {
-                    output[i] = sums[n][i] * scales[n];
+                    output[i] = sums[i] * scales[n];
                 }
             }
         }
-        N
+    }
+}
+
+/// The scores of positions that a query does not see, or that do not exist, become minus infinity.
+#[inline(always)]
+fn hide(scores: &mut [f32], tiles: &[Tile<'_>], visible: Range<usize>) {
+    for (scores, tile) in scores.as_chunks_mut::<16>().0.iter_mut().zip(tiles) {
+        let Range { start, end } = visible;
+        if tile.position < start || tile.position + 16 > end.min(tile.position + tile.len) {
+            for (i, score) in scores.iter_mut().enumerate() {
+                if i >= tile.len || !(start..end).contains(&(tile.position + i)) {
+                    *score = f32::NEG_INFINITY;
+                }
+            }
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::Lanes;
+use super::halves::check;
 use super::panel::{Unpacked, Wide, panels};
+use super::{Halves, Lanes};
 use crate::network::packed::{
     BLOCK, Bf16, Blocks, Eight, F16, Five, Float, Floats, Four, Integers, Nested, NestedHalves, Plain,
     QuantizedBlock, Quants, Scales, Six, TILE, WithMinima, dispatch,
@@ -24,7 +25,7 @@ impl Token {
     #[inline]
     pub(super) fn run<L: Lanes>(self, work: L) -> L::Output {
         // SAFETY: a token exists only where `detect` found the features.
-        unsafe { lanes(work) }
+        unsafe { lanes(self, work) }
     }
 
     #[inline]
@@ -35,8 +36,8 @@ impl Token {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn lanes<L: Lanes>(work: L) -> L::Output {
-    work.run::<true>()
+fn lanes<L: Lanes>(token: Token, work: L) -> L::Output {
+    work.run_with(token)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -108,7 +109,10 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize>(
     let together = [4, 2, 1][Q::BITS.clamp(4, 6) as usize - 4];
     for (at, blocks) in tile.iter().enumerate() {
         for b in 0..N {
-            let activations: [&QuantizedBlock; ROWS] = std::array::from_fn(|m| &rows[m][at * N + b]);
+            let mut activations = [&rows[0][at * N + b]; ROWS];
+            for m in 1..ROWS {
+                activations[m] = &rows[m][at * N + b];
+            }
             let parts = if S::SPLIT { 2 } else { 1 };
             for part in 0..parts {
                 let mut dots = [_mm256_setzero_si256(); ROWS];
@@ -216,6 +220,44 @@ fn float_rows<F: Column, const ROWS: usize>(
     for m in 0..ROWS {
         store(&mut out[m], 0, sums[m][0]);
         store(&mut out[m], 1, sums[m][1]);
+    }
+}
+
+impl Halves for Token {
+    const FMA: bool = true;
+
+    #[inline(always)]
+    fn add<const N: usize, const T: usize>(
+        self,
+        sums: &mut [[[f32; 16]; T]; N],
+        factors: [&[f32]; N],
+        numbers: [&[u16]; T],
+        stride: usize,
+    ) {
+        let count = check(&factors, &numbers, stride);
+        // SAFETY: a token exists only where `detect` found the features. All factors, and 16 numbers for each, lie within
+        // their slices, as has been checked.
+        unsafe {
+            for (t, numbers) in numbers.iter().enumerate() {
+                for half in 0..2 {
+                    let mut vectors = [_mm256_setzero_ps(); N];
+                    for n in 0..N {
+                        vectors[n] = floats_of(&sums[n][t], half);
+                    }
+                    for k in 0..count {
+                        let bits = _mm_loadu_si128(numbers.as_ptr().add(k * stride + 8 * half).cast());
+                        let numbers = _mm256_cvtph_ps(bits);
+                        for n in 0..N {
+                            let factor = _mm256_set1_ps(*factors[n].get_unchecked(k));
+                            vectors[n] = _mm256_fmadd_ps(factor, numbers, vectors[n]);
+                        }
+                    }
+                    for n in 0..N {
+                        store(&mut sums[n][t], half, vectors[n]);
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::Lanes;
+use super::halves::check;
+use super::{Halves, Lanes};
 use crate::network::packed::{
     BLOCK, Bf16, Blocks, Eight, F16, Five, Float, Floats, Four, Integers, Nested, NestedHalves, Plain,
     QuantizedBlock, Quants, Scales, Six, TILE, WithMinima, dispatch,
@@ -29,7 +30,7 @@ impl Token {
     #[inline]
     pub(super) fn run<L: Lanes>(self, work: L) -> L::Output {
         // SAFETY: a token exists only where `detect` found the features.
-        unsafe { lanes(work) }
+        unsafe { lanes(self, work) }
     }
 
     #[inline]
@@ -40,8 +41,8 @@ impl Token {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn lanes<L: Lanes>(work: L) -> L::Output {
-    work.run::<true>()
+fn lanes<L: Lanes>(token: Token, work: L) -> L::Output {
+    work.run_with(token)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
@@ -89,7 +90,10 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize>(
     let log_of_zero = _mm_cvtsi32_si128(Q::BITS as i32 - 1);
     for (at, blocks) in tile.iter().enumerate() {
         for b in 0..N {
-            let activations: [&QuantizedBlock; ROWS] = std::array::from_fn(|m| &rows[m][at * N + b]);
+            let mut activations = [&rows[0][at * N + b]; ROWS];
+            for m in 1..ROWS {
+                activations[m] = &rows[m][at * N + b];
+            }
             let parts = if S::SPLIT { 2 } else { 1 };
             for part in 0..parts {
                 let mut dots = [_mm512_setzero_si512(); ROWS];
@@ -171,6 +175,46 @@ fn float_rows<F: Column, const ROWS: usize>(
     }
     for m in 0..ROWS {
         store(&mut out[m], _mm512_add_ps(sums[m][0], sums[m][1]));
+    }
+}
+
+impl Halves for Token {
+    const FMA: bool = true;
+
+    #[inline(always)]
+    fn add<const N: usize, const T: usize>(
+        self,
+        sums: &mut [[[f32; 16]; T]; N],
+        factors: [&[f32]; N],
+        numbers: [&[u16]; T],
+        stride: usize,
+    ) {
+        let count = check(&factors, &numbers, stride);
+        // SAFETY: a token exists only where `detect` found the features. All factors, and 16 numbers for each, lie within
+        // their slices, as has been checked.
+        unsafe {
+            let mut vectors = [[_mm512_setzero_ps(); T]; N];
+            for n in 0..N {
+                for t in 0..T {
+                    vectors[n][t] = floats_of(&sums[n][t]);
+                }
+            }
+            for k in 0..count {
+                for t in 0..T {
+                    let bits = _mm256_loadu_si256(numbers[t].as_ptr().add(k * stride).cast());
+                    let numbers = _mm512_cvtph_ps(bits);
+                    for n in 0..N {
+                        let factor = _mm512_set1_ps(*factors[n].get_unchecked(k));
+                        vectors[n][t] = _mm512_fmadd_ps(factor, numbers, vectors[n][t]);
+                    }
+                }
+            }
+            for n in 0..N {
+                for t in 0..T {
+                    store(&mut sums[n][t], vectors[n][t]);
+                }
+            }
+        }
     }
 }
 

@@ -7,11 +7,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod halves;
 #[cfg(target_arch = "x86_64")]
 mod panel;
 mod portable;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use halves::{Halves, Plain};
 
 use super::packed::{Blocks, QuantizedBlock, TILE};
 use crate::error::LoadError;
@@ -33,6 +36,15 @@ pub(crate) trait Lanes {
 
     /// Must be `#[inline(always)]`, so that it is compiled for the caller's instruction set.
     fn run<const FMA: bool>(self) -> Self::Output;
+
+    /// As [`Lanes::run`], for work that sums up half-precision numbers. Must be `#[inline(always)]` too.
+    #[inline(always)]
+    fn run_with<H: Halves>(self, _: H) -> Self::Output
+    where
+        Self: Sized,
+    {
+        if H::FMA { self.run::<true>() } else { self.run::<false>() }
+    }
 }
 
 impl Isa {
@@ -73,7 +85,7 @@ impl Isa {
     #[inline]
     pub(crate) fn run<L: Lanes>(self, work: L) -> L::Output {
         match self {
-            Self::Portable => work.run::<{ cfg!(target_arch = "aarch64") }>(),
+            Self::Portable => work.run_with(Plain::<{ cfg!(target_arch = "aarch64") }>),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(token) => token.run(work),
             #[cfg(target_arch = "x86_64")]
