@@ -13,18 +13,20 @@ use minijinja::{Environment, Error, ErrorKind, State, context};
 use crate::error::LoadError;
 use crate::gguf::Header;
 use crate::request::Prompt;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Before, Tokenizer};
 
 /// The order of control tokens and texts in a prompt.
 pub(crate) struct Chat {
     pieces: Vec<Piece>,
+    /// What stands before the answer.
+    before_answer: Before,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Piece {
     Tokens(Vec<u32>),
-    System,
-    User,
+    System(Before),
+    User(Before),
 }
 
 /// A prompt in tokens.
@@ -56,7 +58,8 @@ impl Chat {
             let what = format!("{what}: convert the model again, or use another");
             LoadError::ChatTemplate { path: header.path().into(), what }
         })?;
-        Ok(Self { pieces: cut(&text, tokenizer) })
+        let (pieces, before_answer) = cut(&text, tokenizer);
+        Ok(Self { pieces, before_answer })
     }
 
     pub(crate) fn encode(&self, prompt: &Prompt, tokenizer: &Tokenizer) -> Encoded {
@@ -64,19 +67,20 @@ impl Chat {
         for piece in &self.pieces {
             match piece {
                 Piece::Tokens(ids) => tokens.extend(ids),
-                Piece::System => tokens.extend(tokenizer.encode_data(&prompt.system)),
-                Piece::User => {
+                Piece::System(before) => tokens.extend(tokenizer.encode_data_after(*before, &prompt.system)),
+                Piece::User(before) => {
                     ends.push(tokens.len());
-                    tokens.extend(tokenizer.encode_data(&prompt.guidance));
+                    tokens.extend(tokenizer.encode_data_after(*before, &prompt.guidance));
                     ends.push(tokens.len());
                     let start = tokens.len();
-                    tokens.extend(tokenizer.encode_data(&prompt.user));
+                    let before = if prompt.guidance.is_empty() { *before } else { Before::Text };
+                    tokens.extend(tokenizer.encode_data_after(before, &prompt.user));
                     user = start..tokens.len();
                 }
             }
         }
         ends.push(tokens.len().saturating_sub(1));
-        tokens.extend(tokenizer.encode_data(&prompt.answer));
+        tokens.extend(tokenizer.encode_data_after(self.before_answer, &prompt.answer));
         // A template may show a text twice, or nothing between two of them.
         ends.sort_unstable();
         ends.dedup();
@@ -124,17 +128,19 @@ fn run(template: &str, tokenizer: &Tokenizer, messages: Vec<Value>) -> Result<St
     )
 }
 
-fn cut(text: &str, tokenizer: &Tokenizer) -> Vec<Piece> {
+fn cut(text: &str, tokenizer: &Tokenizer) -> (Vec<Piece>, Before) {
     let mut pieces = Vec::new();
     let mut rest = text;
+    let mut before = Before::Control;
     let mut first = true;
     while !rest.is_empty() {
-        let next = [(SYSTEM, Piece::System), (USER, Piece::User)]
+        let next = [(SYSTEM, Piece::System as fn(Before) -> Piece), (USER, Piece::User)]
             .into_iter()
             .filter_map(|(mark, piece)| rest.find(mark).map(|at| (at, mark.len(), piece)))
             .min_by_key(|(at, ..)| *at);
         let template = next.as_ref().map_or(rest, |(at, ..)| &rest[..*at]);
-        let mut ids = tokenizer.encode_template(template);
+        let mut ids;
+        (ids, before) = tokenizer.encode_template(template, before);
         if let Some(id) =
             tokenizer.beginning.filter(|id| first && tokenizer.adds_beginning && ids.first() != Some(id))
         {
@@ -146,13 +152,14 @@ fn cut(text: &str, tokenizer: &Tokenizer) -> Vec<Piece> {
         }
         rest = match next {
             Some((at, len, piece)) => {
-                pieces.push(piece);
+                pieces.push(piece(before));
+                before = Before::Text;
                 &rest[at + len..]
             }
             None => "",
         };
     }
-    pieces
+    (pieces, before)
 }
 
 /// The methods of Python's strings and dictionaries that chat templates call.

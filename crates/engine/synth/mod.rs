@@ -27,6 +27,7 @@ pub enum Value {
     Float(f32),
     Flag(bool),
     Text(String),
+    Flags(Vec<bool>),
     Integers(Vec<i32>),
     Floats(Vec<f32>),
     Texts(Vec<String>),
@@ -126,6 +127,10 @@ impl Value {
             Self::Text(value) => {
                 out.extend(8u32.to_le_bytes());
                 text(out, value);
+            }
+            Self::Flags(flags) => {
+                list(out, 7, flags.len());
+                out.extend(flags.iter().map(|flag| u8::from(*flag)));
             }
             Self::Integers(numbers) => {
                 list(out, 5, numbers.len());

@@ -238,6 +238,15 @@ impl<'a> Array<'a> {
             .collect()
     }
 
+    pub(crate) fn flags(self) -> Option<Vec<bool>> {
+        self.iter()
+            .map(|value| match value {
+                Value::Bool(flag) => Some(flag),
+                _ => None,
+            })
+            .collect()
+    }
+
     pub(crate) fn integers(self) -> Option<Vec<i64>> {
         self.iter()
             .map(|value| match value {

@@ -184,6 +184,9 @@ fn a_number_out_of_bounds_names_its_key() {
     for (name, key, value) in [
         ("gemma3", "gemma3.attention.sliding_window", Entry::Unsigned(0)),
         ("gemma3", "gemma3.attention.sliding_window_pattern", Entry::Text("x".into())),
+        ("gemma3", "gemma3.attention.sliding_window_pattern", Entry::Flags(vec![true; 6])),
+        ("gemma3", "gemma3.attention.sliding_window_pattern", Entry::Integers(vec![1; 7])),
+        ("lfm2", "lfm2.attention.sliding_window", Entry::Unsigned(8)),
         ("gemma3", "gemma3.final_logit_softcapping", Entry::Float(f32::NAN)),
         ("gemma3-linear", "gemma3.rope.scaling.factor", Entry::Float(0.0)),
         ("granite", "granite.logit_scale", Entry::Float(0.0)),

@@ -187,12 +187,18 @@ impl Keys<'_> {
             _ => None,
         };
         let Some(window) = window else { return Ok((kv_heads, vec![Mixer::Global; layers])) };
+        let mixer = |is_local: bool| if is_local { Mixer::Local { window } } else { Mixer::Global };
+        if let Some(list) = self.header.array(&self.key("attention.sliding_window_pattern")) {
+            let list = list.flags().filter(|list| list.len() == layers);
+            let list = list.ok_or_else(|| {
+                let (key, found) = (self.key("attention.sliding_window_pattern"), "a list".into());
+                let expected = format!("{layers} times true or false was expected");
+                LoadError::BadKey { path: self.header.path().into(), key, found, expected }
+            })?;
+            return Ok((kv_heads, list.into_iter().map(mixer).collect()));
+        }
         let pattern = self.optional("attention.sliding_window_pattern")?.unwrap_or(GEMMA_PATTERN);
-        let mixer = |layer: usize| match (layer + 1) % pattern {
-            0 => Mixer::Global,
-            _ => Mixer::Local { window },
-        };
-        Ok((kv_heads, (0..layers).map(mixer).collect()))
+        Ok((kv_heads, (1..=layers).map(|layer| mixer(!layer.is_multiple_of(pattern))).collect()))
     }
 
     /// LFM2 has a list of key-value heads: a layer with none is a convolution.
@@ -202,6 +208,10 @@ impl Keys<'_> {
         let list = self.header.array(&key).and_then(|array| array.integers());
         let list =
             list.ok_or_else(|| LoadError::MissingKey { path: path(), key: format!("{key} (a list)") })?;
+        if let Some(window) = self.optional("attention.sliding_window")? {
+            let expected = "LFM2 with a window is not supported: use another model";
+            return self.wrong("attention.sliding_window", window, expected);
+        }
         let width = self.size("shortconv.l_cache")?;
         if !(2..=64).contains(&width) {
             return self.wrong("shortconv.l_cache", width, "2 to 64 was expected");
@@ -222,8 +232,12 @@ impl Keys<'_> {
 
     fn rope(&self, head_dim: usize) -> Result<Rope, LoadError> {
         let factor = match self.header.text(&self.key("rope.scaling.type"))? {
-            None | Some("none" | "longrope") => 1.0,
-            Some("linear") => self.positive("rope.scaling.factor", 1.0)?,
+            Some("none" | "longrope") => 1.0,
+            // The type came later than the factor, and the factor has had another name.
+            None | Some("linear") => {
+                let factor = self.positive("rope.scale_linear", 1.0)?;
+                self.positive("rope.scaling.factor", factor)?
+            }
             Some(kind) => {
                 let expected =
                     "`none`, `linear` and `longrope` are supported: use a model trained for its context";

@@ -138,6 +138,30 @@ fn granites_and_lfms_logits_are_those_of_llama_cpp() {
 }
 
 #[test]
+fn other_words_for_the_same_make_no_difference() {
+    type Change = fn(&mut Gguf);
+    let changes: &[(&str, Change)] = &[
+        ("gemma3-linear", |gguf| gguf.metadata.retain(|(key, _)| key != "gemma3.rope.scaling.type")),
+        ("gemma3-linear", |gguf| {
+            gguf.metadata.retain(|(key, _)| key != "gemma3.rope.scaling.factor");
+            gguf.set("gemma3.rope.scaling.type", Entry::Text("linear".into()));
+            gguf.set("gemma3.rope.scale_linear", Entry::Float(8.0));
+        }),
+        ("gemma3", |gguf| {
+            let list = (1..=7).map(|layer| layer != 6).collect();
+            gguf.set("gemma3.attention.sliding_window_pattern", Entry::Flags(list));
+        }),
+    ];
+    let reference = reference();
+    for (name, change) in changes {
+        let mut model = synth::tiny::model(name).unwrap();
+        let same = run(&networks(&model, None).pop().unwrap(), &reference);
+        change(&mut model);
+        assert_eq!(run(&networks(&model, None).pop().unwrap(), &reference), same, "{name}");
+    }
+}
+
+#[test]
 fn pieces_and_neighbours_do_not_change_a_bit_of_any_model() {
     let tokens: Vec<u32> = (0..60).map(|i| (7 + 31 * i + i * i) % 300).collect();
     for name in synth::tiny::NAMES {

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use super::*;
+use crate::chat::Chat;
+use crate::request::Prompt;
 use crate::source::Source;
 use crate::synth::{Gguf, Value as Entry};
 
@@ -55,9 +57,9 @@ fn smollm2(pre: &str) -> Tokenizer {
     Tokenizer::read(&header, 49152).unwrap()
 }
 
-/// The vocabulary of Mistral 7B: a line for each piece, with a blank in front where it is never merged. Behind it, tokens
-/// like those that Gemma has for `blanks`.
-fn mistral(blanks: &[&str]) -> Tokenizer {
+/// The vocabulary of Mistral 7B, a line for each piece, with a blank in front where it is never merged; and behind it `more`
+/// tokens of one `kind`.
+fn mistral(more: &[&str], kind: i64) -> Gguf {
     let (mut tokens, mut scores, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
     for (id, line) in
         String::from_utf8(data("mistral-pieces.txt")).unwrap().trim_end().split('\n').enumerate()
@@ -76,19 +78,22 @@ fn mistral(blanks: &[&str]) -> Tokenizer {
             _ => NORMAL,
         } as i32);
     }
-    tokens.extend(blanks.iter().map(|blank| (*blank).to_owned()));
+    tokens.extend(more.iter().map(|token| (*token).to_owned()));
     scores.resize(tokens.len(), 0.0);
-    kinds.resize(tokens.len(), USER_DEFINED as i32);
-    let count = tokens.len();
+    kinds.resize(tokens.len(), kind as i32);
     let mut gguf = Gguf::default();
     gguf.set("tokenizer.ggml.model", Entry::Text("llama".into()));
     gguf.set("tokenizer.ggml.tokens", Entry::Texts(tokens));
     gguf.set("tokenizer.ggml.scores", Entry::Floats(scores));
     gguf.set("tokenizer.ggml.token_type", Entry::Integers(kinds));
+    gguf.set("tokenizer.ggml.bos_token_id", Entry::Unsigned(1));
     gguf.set("tokenizer.ggml.eos_token_id", Entry::Unsigned(2));
+    gguf
+}
+
+fn read(gguf: &Gguf) -> Tokenizer {
     let bytes = gguf.bytes();
-    let header = Header::read(Path::new("mistral"), &bytes).unwrap();
-    Tokenizer::read(&header, count).unwrap()
+    Tokenizer::read(&Header::read(Path::new("mistral"), &bytes).unwrap(), 40_000).unwrap()
 }
 
 #[test]
@@ -122,7 +127,7 @@ fn names_for_the_same_words_are_known() {
 
 #[test]
 fn sentence_piece_ids_are_those_of_llama_cpp() {
-    let tokenizer = mistral(&[]);
+    let tokenizer = read(&mistral(&[], NORMAL));
     compare("mistral-bare", |text| tokenizer.encode_data(text));
     // llama.cpp puts the space in front; ours comes from the chat template.
     compare("mistral", |text| tokenizer.encode_data(&format!(" {text}")));
@@ -130,7 +135,7 @@ fn sentence_piece_ids_are_those_of_llama_cpp() {
 
 #[test]
 fn a_megabyte_of_pieces_is_encoded_in_time() {
-    let (tokenizer, started) = (mistral(&[" "]), std::time::Instant::now());
+    let (tokenizer, started) = (read(&mistral(&["  "], USER_DEFINED)), std::time::Instant::now());
     for piece in ["a", "\n", "=", "é", "<unk>", "1", " \u{a0}", "\u{10ffff}"] {
         let text = piece.repeat((1 << 20) / piece.len());
         assert_eq!(tokenizer.decode(&tokenizer.encode_data(&text)), text.as_bytes());
@@ -140,6 +145,34 @@ fn a_megabyte_of_pieces_is_encoded_in_time() {
 
 #[test]
 fn tokens_that_are_blanks_are_taken_as_llama_cpp_does() {
-    let tokenizer = mistral(&["\n\n", "\n\n\n", "  ", "    ", "\t\t"]);
+    let tokenizer = read(&mistral(&["\n\n", "\n\n\n", "  ", "    ", "\t\t"], USER_DEFINED));
     compare("mistral-blanks", |text| tokenizer.encode_data(text));
+}
+
+#[test]
+fn whole_chats_have_the_ids_of_llama_cpp() {
+    let known: serde_json::Value = serde_json::from_slice(&data("chats.json")).unwrap();
+    let zephyr = "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}{{ '<|assistant|>\n' }}";
+    let bare =
+        "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}<|assistant|>";
+    let mistral_template = "{{ bos_token }}{% for m in messages %}{% if m.role != 'user' %}{{ raise_exception('no') }}\
+        {% endif %}{{ '[INST] ' + m.content + ' [/INST]' }}{% endfor %}";
+    let mut prompt = Prompt::new("You triage alerts.", "Was it an attack?");
+    prompt.answer = "The verdict is".into();
+    for (architecture, name) in [("llama", "any"), ("phi3", "phi-3")] {
+        let controls = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"];
+        let mut gguf = mistral(&controls, CONTROL);
+        gguf.set("general.architecture", Entry::Text(architecture.into()));
+        for (kind, template) in [("mistral", mistral_template), ("zephyr", zephyr), ("bare", bare)] {
+            gguf.set("tokenizer.chat_template", Entry::Text(template.into()));
+            let bytes = gguf.bytes();
+            let header = Header::read(Path::new("mistral"), &bytes).unwrap();
+            let tokenizer = Tokenizer::read(&header, 40_000).unwrap();
+            let got = Chat::read(&header, &tokenizer).unwrap().encode(&prompt, &tokenizer).tokens;
+            let ids = known[name][kind].as_array().unwrap().iter();
+            let expected: Vec<u32> = ids.map(|id| id.as_u64().unwrap() as u32).collect();
+            let texts = [&got, &expected].map(|ids| String::from_utf8(tokenizer.decode(ids)).unwrap());
+            assert_eq!(got, expected, "{architecture}, {kind}: {texts:?}");
+        }
+    }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Tokenizer {
     pub(crate) end: u32,
     /// SentencePiece models expect a space before the first word after a control token.
     adds_space: bool,
+    /// Blanks behind a control token of the template belong to it (Phi 3).
+    strips: bool,
 }
 
 impl Tokenizer {
@@ -123,6 +125,7 @@ impl Tokenizer {
             adds_beginning: header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(begins)
                 && beginning.is_some(),
             end,
+            strips: sentence_piece && header.text("general.architecture")? == Some("phi3"),
             adds_space: sentence_piece && header.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true),
         })
     }
@@ -161,8 +164,17 @@ impl Tokenizer {
         }
     }
 
-    /// Text of the chat template, in which control tokens mean what they say.
-    pub(crate) fn encode_template(&self, text: &str) -> Vec<u32> {
+    /// As [`Tokenizer::encode_data`], in the middle of a prompt.
+    pub(crate) fn encode_data_after(&self, before: Before, text: &str) -> Vec<u32> {
+        match before {
+            Before::Blank => self.encode_data(&format!(" {text}")),
+            Before::Control if self.adds_space && !text.is_empty() => self.encode_data(&format!(" {text}")),
+            Before::Control | Before::Text => self.encode_data(text),
+        }
+    }
+
+    /// Text of the chat template, in which control tokens mean what they say; and what is before the text after it.
+    pub(crate) fn encode_template(&self, text: &str, mut before: Before) -> (Vec<u32>, Before) {
         let mut ids = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
@@ -173,19 +185,27 @@ impl Tokenizer {
                 .filter_map(|(control, id)| rest.find(control.as_str()).map(|at| (at, control, *id)))
                 .min_by_key(|(at, ..)| *at);
             let plain = found.map_or(rest, |(at, ..)| &rest[..at]);
+            // A blank at the end belongs to the first word of what comes next.
+            let owed = plain.strip_suffix(' ').filter(|start| found.is_none() && !start.is_empty());
             if !plain.is_empty() {
-                let spaced = self.adds_space.then(|| format!(" {plain}"));
-                ids.extend(self.encode_data(spaced.as_deref().unwrap_or(plain)));
+                ids.extend(self.encode_data_after(before, owed.unwrap_or(plain)));
+                before = if owed.is_some() { Before::Blank } else { Before::Text };
             }
             rest = match found {
                 Some((at, control, id)) => {
                     ids.push(id);
-                    &rest[at + control.len()..]
+                    before = Before::Control;
+                    let rest = &rest[at + control.len()..];
+                    if self.strips && !KEPT_BLANKS.contains(&control.as_str()) {
+                        rest.trim_start()
+                    } else {
+                        rest
+                    }
                 }
                 None => "",
             };
         }
-        ids
+        (ids, before)
     }
 
     /// The bytes that `ids` stand for, control tokens left out.
@@ -209,6 +229,16 @@ impl Tokenizer {
     pub(crate) fn controls(&self) -> &[(String, u32)] {
         &self.controls
     }
+}
+
+/// What stands in a prompt before a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// A control token, or nothing.
+    Control,
+    Text,
+    /// Text whose last blank was not encoded: words begin with their blank.
+    Blank,
 }
 
 /// What constrained decoding asks of a tokenizer.
@@ -310,6 +340,8 @@ fn byte_letters() -> impl Iterator<Item = (u8, char)> {
     })
 }
 
+/// Tokens of Phi 3 that leave the blanks behind them alone.
+const KEPT_BLANKS: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 const END: &str = "tokenizer.ggml.eos_token_id";
 const NORMAL: i64 = 1;
 const UNKNOWN: i64 = 2;

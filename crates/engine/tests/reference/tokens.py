@@ -4,10 +4,11 @@
     tokens.py SMOLLM2.gguf MISTRAL.whl CORPUS_FOLDER KIND LINE...     prints the ids of lines, to look into a difference
 
 Needs llama-cpp-python, gguf, sentencepiece, tokenizers. Special tokens are neither added nor parsed. Writes KIND.bin: the hash of
-each line, then of each block of 8 lines joined by newlines, 16 bits each; and mistral-pieces.txt.
+each line, then of each block of 8 lines joined by newlines, 16 bits each; mistral-pieces.txt; and chats.json.
 """
 
 import ctypes
+import json
 import pathlib
 import sys
 import tempfile
@@ -26,6 +27,14 @@ BYTE_LEVEL = ["smollm", "gpt-2", "llama-bpe", "qwen2", "default"]
 # SentencePiece, with the vocabulary of Mistral 7B: whether a text gets a space in front.
 PIECES = {"mistral": True, "mistral-bare": False, "mistral-blanks": False}
 # Such as Gemma has: they are text, and llama.cpp looks for them before all else.
+# Whole chats, in which control tokens mean what they say. In a Phi 3, which llama.cpp knows by its name, they take the
+# blanks behind them along.
+CONTROLS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"]
+CHATS = {
+    "mistral": "[INST] You triage alerts.\n\nWas it an attack? [/INST]The verdict is",
+    "zephyr": "<|system|>\nYou triage alerts.<|end|>\n<|user|>\nWas it an attack?<|end|>\n<|assistant|>\nThe verdict is",
+    "bare": "<|system|>You triage alerts.<|end|><|user|>Was it an attack?<|end|><|assistant|>The verdict is",
+}
 BLANKS = ["\n\n", "\n\n\n", "  ", "    ", "\t\t"]
 # Expressions of the models' tokenizer.json, which llama.cpp only has for ASCII's capitals: run by the library
 # `tokenizers`, with SmolLM2's vocabulary, and whether whole words need no merges.
@@ -81,15 +90,16 @@ def cased(smollm, expression, whole):
     return tokenizer
 
 
-def pieces(model, prefix, blanks, out):
+def pieces(model, prefix, blanks, out, controls=[], name="any"):
     ids = range(model.vocab_size())
     kind = lambda id: 2 if model.is_unknown(id) else 3 if model.is_control(id) else 6 if model.is_byte(id) else 1
     writer = gguf.GGUFWriter(out, "llama")
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([model.id_to_piece(id) for id in ids] + blanks)
-    writer.add_token_scores([model.get_score(id) for id in ids] + [0.0] * len(blanks))
-    writer.add_token_types([kind(id) for id in ids] + [4] * len(blanks))
+    writer.add_token_list([model.id_to_piece(id) for id in ids] + blanks + controls)
+    writer.add_token_scores([model.get_score(id) for id in ids] + [0.0] * len(blanks + controls))
+    writer.add_token_types([kind(id) for id in ids] + [4] * len(blanks) + [3] * len(controls))
+    writer.add_name(name)
     writer.add_add_space_prefix(prefix)
     finish(writer)
 
@@ -113,11 +123,11 @@ class Reference:
         model = llama_cpp.llama_model_load_from_file(str(path).encode(), options)
         self.vocab = llama_cpp.llama_model_get_vocab(model)
 
-    def encode(self, text):
+    def encode(self, text, chat=False):
         if self.composes:
             text = unicodedata.normalize("NFC", text.decode()).encode()
         ids = (ctypes.c_int32 * (len(text) + 16))()
-        count = llama_cpp.llama_tokenize(self.vocab, text, len(text), ids, len(ids), False, False)
+        count = llama_cpp.llama_tokenize(self.vocab, text, len(text), ids, len(ids), chat, chat)
         assert count >= 0
         return ids[:count]
 
@@ -146,6 +156,14 @@ def main(smollm, wheel, folder, only=None, *lines):
     unscored = [" " if model.get_score(id) == UNSCORED else "" for id in ids]
     assert all(unscored[id] or id < 259 or model.get_score(id) == 259 - id for id in ids)
     (folder / "mistral-pieces.txt").write_text("".join(f"{unscored[id]}{model.id_to_piece(id)}\n" for id in ids))
+    chats = {}
+    for name in ["any", "phi-3"]:
+        with tempfile.TemporaryDirectory() as temporary:
+            path = pathlib.Path(temporary, "vocab.gguf")
+            pieces(model, True, [], path, CONTROLS, name)
+            known = Reference(path, False)
+        chats[name] = {kind: known.encode(text.encode(), chat=True) for kind, text in CHATS.items()}
+    (folder / "chats.json").write_text(json.dumps(chats) + "\n")
     encoders = {kind: reference(kind, smollm, model).encode for kind in [*BYTE_LEVEL, *PIECES]}
     for kind, (expression, whole) in CASED.items():
         known = cased(smollm, expression, whole)
