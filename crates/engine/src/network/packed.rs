@@ -5,13 +5,16 @@
 
 mod blocks;
 mod file;
+mod memory;
 
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, ggml_file};
 
 pub(crate) use self::blocks::{BLOCK, Bf16, Bytes, F16, Float, Floats, Integers, Quants, Scales, TILE};
 pub(crate) use self::blocks::{Eight, Five, Four, Nested, NestedHalves, Plain, Six, WithMinima};
-use self::blocks::{FromFile, Narrow};
+use self::blocks::{FromFile, Narrow, Zeroed};
+pub(crate) use self::memory::Memory;
+use self::memory::Table;
 use super::pool::Pool;
 use crate::error::LoadError;
 use crate::gguf::{Header, Kind, Tensor};
@@ -27,7 +30,7 @@ pub(crate) struct Packed {
 macro_rules! stores {
     ($($name:ident: $blocks:ty,)*) => {
         enum Store {
-            $($name(Vec<$blocks>),)*
+            $($name(Table<$blocks>),)*
         }
 
         /// The blocks of one tile, left to right.
@@ -131,6 +134,7 @@ impl Packed {
         header: &Header<'_>,
         name: &str,
         (rows, columns): (usize, usize),
+        memory: &Memory,
         pool: &Pool,
     ) -> Result<Self, LoadError> {
         let tensor = header.tensor(name)?;
@@ -143,35 +147,37 @@ impl Packed {
                 expected,
             });
         }
-        Self::pack(tensor, rows, columns, pool).map_err(|what| LoadError::Damaged {
+        Self::pack(tensor, rows, columns, memory, pool).map_err(|what| LoadError::Damaged {
             path: header.path().into(),
             at: 0,
             what: format!("tensor `{name}`: {what}"),
         })
     }
 
-    fn pack(tensor: &Tensor<'_>, rows: usize, columns: usize, pool: &Pool) -> Result<Self, String> {
+    fn pack(
+        tensor: &Tensor<'_>,
+        rows: usize,
+        columns: usize,
+        memory: &Memory,
+        pool: &Pool,
+    ) -> Result<Self, String> {
         if !columns.is_multiple_of(tensor.kind.block_len()) {
             let (kind, len) = (tensor.kind.name(), tensor.kind.block_len());
             return Err(format!("{columns} columns are not whole blocks of {kind}, which have {len}"));
         }
-        let source = Source { bytes: tensor.bytes, rows, columns, pool };
+        let source = Source { bytes: tensor.bytes, rows, columns, memory, pool };
         let store = match tensor.kind.dtype() {
-            GgmlDType::Q4_0 => Store::Q4_0(source.integers(file::q4_0)),
-            GgmlDType::Q4_1 => Store::Q4_1(source.integers(file::q4_1)),
-            GgmlDType::Q5_0 => Store::Q5_0(source.integers(file::q5_0)),
-            GgmlDType::Q5_1 => Store::Q5_1(source.integers(file::q5_1)),
-            GgmlDType::Q8_0 => Store::Q8_0(source.integers(file::q8_0)),
-            GgmlDType::Q4K => Store::Q4K(source.integers(file::q4_k)),
-            GgmlDType::Q5K => Store::Q5K(source.integers(file::q5_k)),
-            GgmlDType::Q6K => Store::Q6K(source.integers(file::q6_k)),
-            GgmlDType::F16 => Store::F16(source.floats(F16(0), |b| F16(u16::from_le_bytes([b[0], b[1]])))),
-            GgmlDType::BF16 => {
-                Store::Bf16(source.floats(Bf16(0), |b| Bf16(u16::from_le_bytes([b[0], b[1]]))))
-            }
-            GgmlDType::F32 => {
-                Store::F32(source.floats(0.0, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
-            }
+            GgmlDType::Q4_0 => Store::Q4_0(source.integers(file::q4_0)?),
+            GgmlDType::Q4_1 => Store::Q4_1(source.integers(file::q4_1)?),
+            GgmlDType::Q5_0 => Store::Q5_0(source.integers(file::q5_0)?),
+            GgmlDType::Q5_1 => Store::Q5_1(source.integers(file::q5_1)?),
+            GgmlDType::Q8_0 => Store::Q8_0(source.integers(file::q8_0)?),
+            GgmlDType::Q4K => Store::Q4K(source.integers(file::q4_k)?),
+            GgmlDType::Q5K => Store::Q5K(source.integers(file::q5_k)?),
+            GgmlDType::Q6K => Store::Q6K(source.integers(file::q6_k)?),
+            GgmlDType::F16 => Store::F16(source.floats(|b| F16(u16::from_le_bytes([b[0], b[1]])))?),
+            GgmlDType::BF16 => Store::Bf16(source.floats(|b| Bf16(u16::from_le_bytes([b[0], b[1]])))?),
+            GgmlDType::F32 => Store::F32(source.floats(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))?),
             _ => Store::Q8_0(source.rounded(tensor.kind)?),
         };
         Ok(Self { rows, columns, store })
@@ -242,31 +248,33 @@ struct Source<'a> {
     bytes: &'a [u8],
     rows: usize,
     columns: usize,
+    memory: &'a Memory,
     pool: &'a Pool,
 }
 
 impl Source<'_> {
-    fn integers<Q: Narrow, S: FromFile, const N: usize>(&self, read: file::Read) -> Vec<Integers<Q, S, N>> {
-        let quants = std::array::from_fn(|_| Q::narrow(&[0; TILE * BLOCK]));
-        let mut out = self.table(Integers { quants, scales: S::EMPTY }, N * BLOCK);
+    fn integers<Q: Narrow, S: FromFile, const N: usize>(
+        &self,
+        read: file::Read,
+    ) -> Result<Table<Integers<Q, S, N>>, String> {
+        let mut out = self.table(N * BLOCK)?;
         self.pool.chunks(&mut out, self.columns / (N * BLOCK), |tile, out| {
             file::integers(self.tile(tile), self.row_bytes(), read, out);
         });
-        out
+        Ok(out)
     }
 
-    fn floats<F: Float>(&self, zero: F, read: fn(&[u8]) -> F) -> Vec<Floats<F>> {
-        let mut out = self.table(Floats { columns: [[zero; TILE]; BLOCK] }, BLOCK);
+    fn floats<F: Float>(&self, read: fn(&[u8]) -> F) -> Result<Table<Floats<F>>, String> {
+        let mut out = self.table(BLOCK)?;
         self.pool.chunks(&mut out, self.columns / BLOCK, |tile, out| {
             file::floats(self.tile(tile), self.row_bytes(), read, out);
         });
-        out
+        Ok(out)
     }
 
     /// Of kinds for which there is no store.
-    fn rounded(&self, kind: Kind) -> Result<Vec<Integers<Eight, Plain, 1>>, String> {
-        let mut out =
-            self.table(Integers { quants: [Eight([128; TILE * BLOCK])], scales: Plain::EMPTY }, BLOCK);
+    fn rounded(&self, kind: Kind) -> Result<Table<Integers<Eight, Plain, 1>>, String> {
+        let mut out: Table<Integers<Eight, Plain, 1>> = self.table(BLOCK)?;
         let failure = std::sync::Mutex::new(None);
         self.pool.chunks(&mut out, self.columns / BLOCK, |tile, out| match floats(kind, self.tile(tile)) {
             Ok(weights) => round(&weights, self.columns, out),
@@ -276,8 +284,10 @@ impl Source<'_> {
         failure.map_or(Ok(out), Err)
     }
 
-    fn table<T: Clone>(&self, empty: T, columns: usize) -> Vec<T> {
-        vec![empty; self.rows.div_ceil(TILE) * (self.columns / columns)]
+    /// Blocks of so many columns, all zero.
+    fn table<T: Zeroed>(&self, columns: usize) -> Result<Table<T>, String> {
+        let len = self.rows.div_ceil(TILE) * (self.columns / columns);
+        self.memory.table(len).map_err(|error| format!("no memory: {error}"))
     }
 
     fn row_bytes(&self) -> usize {
@@ -374,7 +384,7 @@ pub(crate) fn packed_from(kind: &str, weights: &[f32], rows: usize, columns: usi
     let quantized = candle_core::quantized::QTensor::quantize(&weights, kind.dtype()).unwrap();
     let bytes = quantized.data().unwrap();
     let tensor = Tensor { shape: vec![rows, columns], kind, bytes: &bytes };
-    Packed::pack(&tensor, rows, columns, &Pool::new(1, 0).unwrap()).unwrap()
+    Packed::pack(&tensor, rows, columns, &Memory::default(), &Pool::new(1, 0).unwrap()).unwrap()
 }
 
 #[cfg(test)]
@@ -421,7 +431,8 @@ mod tests {
     fn rows_of_half_a_block_are_an_error() {
         let kind = (0..64).filter_map(Kind::from_id).find(|kind| kind.name() == "Q4_K").unwrap();
         let tensor = Tensor { shape: vec![16, 128], kind, bytes: &[0; 8 * 144] };
-        let error = Packed::pack(&tensor, 16, 128, &Pool::new(1, 0).unwrap()).err().unwrap();
+        let error =
+            Packed::pack(&tensor, 16, 128, &Memory::default(), &Pool::new(1, 0).unwrap()).err().unwrap();
         assert_eq!(error, "128 columns are not whole blocks of Q4_K, which have 256");
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use super::packed::{Packed, vector};
+use super::packed::{Memory, Packed, vector};
 use super::pool::Pool;
 use crate::error::LoadError;
 use crate::gguf::{Architecture, Header, Mixer, Shape};
@@ -74,7 +74,8 @@ impl Weights {
         mapping: &Mapping,
         pool: &Pool,
     ) -> Result<Self, LoadError> {
-        let tensors = Tensors { header, shape, mapping, pool, read: RefCell::default() };
+        let tensors =
+            Tensors { header, shape, mapping, memory: Memory::default(), pool, read: RefCell::default() };
         let table = (shape.vocab, shape.hidden);
         let head = match tensors.has("output.weight") {
             true => Some(tensors.matrix("output.weight", table)?),
@@ -101,6 +102,7 @@ struct Tensors<'a> {
     shape: &'a Shape,
     /// What the header lies in, to be given back to the system as it is read.
     mapping: &'a Mapping,
+    memory: Memory,
     pool: &'a Pool,
     /// Names of those that were asked for.
     read: RefCell<HashSet<String>>,
@@ -206,7 +208,7 @@ impl Tensors<'_> {
 
     fn matrix(&self, name: &str, size: (usize, usize)) -> Result<Packed, LoadError> {
         self.read.borrow_mut().insert(name.into());
-        let packed = Packed::read(self.header, name, size, self.pool)?;
+        let packed = Packed::read(self.header, name, size, &self.memory, self.pool)?;
         self.mapping.release(self.header.tensor(name)?.bytes);
         Ok(packed)
     }

@@ -50,17 +50,38 @@ pub(crate) trait Scales: Send + Sync {
 }
 
 /// Quants that are kept.
-pub(crate) trait Narrow: Quants + Clone {
+///
+/// # Safety
+///
+/// They are made of plain numbers only.
+pub(crate) unsafe trait Narrow: Quants + Clone {
     fn narrow(bytes: &Bytes) -> Self;
 }
 
 /// Scales that are kept.
-pub(crate) trait FromFile: Scales + Clone {
-    const EMPTY: Self;
-
+///
+/// # Safety
+///
+/// They are made of plain numbers only.
+pub(crate) unsafe trait FromFile: Scales + Clone {
     /// From a block of the file, whose layout is that of all kinds with such scales.
     fn read(&mut self, row: usize, file: &[u8]);
 }
+
+/// What may consist of zero bytes.
+///
+/// # Safety
+///
+/// It is made of plain numbers only.
+pub(crate) unsafe trait Zeroed {}
+
+// SAFETY: the parts are, and arrays of them.
+unsafe impl<Q: Narrow, S: FromFile, const N: usize> Zeroed for Integers<Q, S, N> {}
+// SAFETY: floats are numbers.
+unsafe impl<F: Float> Zeroed for Floats<F> {}
+#[cfg(test)]
+// SAFETY: a number.
+unsafe impl Zeroed for F16 {}
 
 pub(crate) trait Float: Copy + Send + Sync {
     fn to_f32(self) -> f32;
@@ -132,7 +153,8 @@ pub(crate) struct F16(pub(crate) u16);
 #[repr(transparent)]
 pub(crate) struct Bf16(pub(crate) u16);
 
-impl Narrow for Four {
+// SAFETY: bytes and numbers.
+unsafe impl Narrow for Four {
     fn narrow(bytes: &Bytes) -> Self {
         let vectors = bytes.as_chunks::<64>().0;
         Self(std::array::from_fn(|at| vectors[at / 64 * 2][at % 64] | vectors[at / 64 * 2 + 1][at % 64] << 4))
@@ -155,7 +177,8 @@ impl Quants for Four {
     }
 }
 
-impl Narrow for Five {
+// SAFETY: bytes and numbers.
+unsafe impl Narrow for Five {
     fn narrow(bytes: &Bytes) -> Self {
         let bit = |v: usize, i: usize| bytes[v * 64 + i] >> 4 & 1;
         let eight = |v: usize, at: usize| (0..8).fold(0, |bits, i| bits | bit(v, at * 8 + i) << i);
@@ -183,7 +206,8 @@ impl Quants for Five {
     }
 }
 
-impl Narrow for Six {
+// SAFETY: bytes and numbers.
+unsafe impl Narrow for Six {
     fn narrow(bytes: &Bytes) -> Self {
         let high = |v: usize, i: usize| bytes[v * 64 + i] >> 4;
         let four = |at: usize, i: usize| (0..4).fold(0, |bits, v| bits | high(4 * at + v, i) << (2 * v));
@@ -209,7 +233,8 @@ impl Quants for Six {
     }
 }
 
-impl Narrow for Eight {
+// SAFETY: bytes and numbers.
+unsafe impl Narrow for Eight {
     fn narrow(bytes: &Bytes) -> Self {
         Self(*bytes)
     }
@@ -224,9 +249,8 @@ impl Quants for Eight {
     }
 }
 
-impl FromFile for Plain {
-    const EMPTY: Self = Self { scales: [0; TILE] };
-
+// SAFETY: bytes and numbers.
+unsafe impl FromFile for Plain {
     fn read(&mut self, row: usize, file: &[u8]) {
         self.scales[row] = u16::from_le_bytes([file[0], file[1]]);
     }
@@ -242,9 +266,8 @@ impl Scales for Plain {
     }
 }
 
-impl FromFile for WithMinima {
-    const EMPTY: Self = Self { scales: [0; TILE], minima: [0; TILE] };
-
+// SAFETY: bytes and numbers.
+unsafe impl FromFile for WithMinima {
     fn read(&mut self, row: usize, file: &[u8]) {
         self.scales[row] = u16::from_le_bytes([file[0], file[1]]);
         // The file adds its minima.
@@ -267,10 +290,8 @@ impl Scales for WithMinima {
     }
 }
 
-impl FromFile for Nested {
-    const EMPTY: Self =
-        Self { scales: [[0; TILE]; 8], minima: [[0; TILE]; 8], scale: [0; TILE], minimum: [0; TILE] };
-
+// SAFETY: bytes and numbers.
+unsafe impl FromFile for Nested {
     fn read(&mut self, row: usize, file: &[u8]) {
         self.scale[row] = u16::from_le_bytes([file[0], file[1]]);
         self.minimum[row] = u16::from_le_bytes([file[2], file[3]]);
@@ -303,9 +324,8 @@ impl Scales for Nested {
     }
 }
 
-impl FromFile for NestedHalves {
-    const EMPTY: Self = Self { scales: [[0; TILE]; 16], scale: [0; TILE] };
-
+// SAFETY: bytes and numbers.
+unsafe impl FromFile for NestedHalves {
     fn read(&mut self, row: usize, file: &[u8]) {
         for (half, scale) in file[192..208].iter().enumerate() {
             self.scales[half][row] = *scale as i8;
