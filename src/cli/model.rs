@@ -303,6 +303,11 @@ fn bench(
             "prompt_tokens_per_s": bench.prompt_tokens_per_second,
             "answer_tokens_per_s": bench.decode_tokens_per_second,
             "peak_memory_bytes": bench.peak_rss_bytes,
+            "weight_bytes": bench.weight_bytes,
+            "memory_bytes_per_s": bench.limits.map(|limits| limits.bytes_per_second),
+            "products_per_s": bench.limits.map(|limits| limits.products_per_second),
+            "answer_share_of_memory": bench.share_of_memory(),
+            "prompt_share_of_products": bench.share_of_products(),
         });
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
         return Ok(Code::Good);
@@ -312,8 +317,14 @@ fn bench(
     writeln!(out, "  kernels       {}, {threads}", bench.kernels)?;
     writeln!(out, "  load          {:.2} s", bench.load.as_secs_f64())?;
     writeln!(out, "  first token   {first_token_s:.2} s after a prompt of {} tokens", answer.prompt_tokens)?;
-    writeln!(out, "  prompt        {:.1} tokens/s", bench.prompt_tokens_per_second)?;
-    writeln!(out, "  answer        {:.1} tokens/s", bench.decode_tokens_per_second)?;
+    let share = |share: Option<f64>, of: &str| match share {
+        Some(share) => format!(", {:.0} % of what {of} can do", 100.0 * share),
+        None => String::new(),
+    };
+    let prompt = share(bench.share_of_products(), "the processor");
+    let answer = share(bench.share_of_memory(), "the memory");
+    writeln!(out, "  prompt        {:.1} tokens/s{prompt}", bench.prompt_tokens_per_second)?;
+    writeln!(out, "  answer        {:.1} tokens/s{answer}", bench.decode_tokens_per_second)?;
     writeln!(out, "  peak memory   {}", bench.peak_rss_bytes.map_or_else(|| "not known".into(), mb))?;
     Ok(Code::Good)
 }

@@ -36,6 +36,8 @@ fn speed(model: &mut Model) -> Value {
         "answer": bench.decode_tokens_per_second,
         "answer_at_700": bench.decode_at_700_tokens_per_second,
         "batch_of_8": bench.batch_tokens_per_second,
+        "share_of_memory": bench.share_of_memory(),
+        "share_of_products": bench.share_of_products(),
         "peak_mb": bench.peak_rss_bytes.map(|bytes| bytes / 1_000_000),
     })
 }

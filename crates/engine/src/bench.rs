@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::machine::Limits;
 use crate::memory;
 use crate::model::Model;
 use crate::network::{Piece, ROWS};
@@ -19,10 +20,29 @@ pub struct Bench {
     pub decode_at_700_tokens_per_second: Option<f64>,
     /// Over 8 answers of 32 tokens at the same time, of all together.
     pub batch_tokens_per_second: f64,
-    /// Of this process so far; absent where the system does not say.
+    /// Bytes of weights that a pass reads, and multiplications of a token with weights.
+    pub weight_bytes: u64,
+    pub products: u64,
+    /// What the machine can do; absent where there is no memory to find it out.
+    pub limits: Option<Limits>,
+    /// Of this process so far, without the finding of the limits; absent where the system does not say.
     pub peak_rss_bytes: Option<u64>,
     /// The kernels in use, e.g. `avx512`.
     pub kernels: &'static str,
+}
+
+impl Bench {
+    /// Of the memory's speed, by answers.
+    pub fn share_of_memory(&self) -> Option<f64> {
+        let limits = self.limits?;
+        Some(self.decode_tokens_per_second * self.weight_bytes as f64 / limits.bytes_per_second)
+    }
+
+    /// Of the multiplications that the processor can make, by prompts.
+    pub fn share_of_products(&self) -> Option<f64> {
+        let limits = self.limits?;
+        Some(self.prompt_tokens_per_second * self.products as f64 / limits.products_per_second)
+    }
 }
 
 impl Model {
@@ -35,7 +55,10 @@ impl Model {
             decode_tokens_per_second: self.rate(0, 128.min(context), 1),
             decode_at_700_tokens_per_second: (context >= 764).then(|| self.rate(700, 64, 1)),
             batch_tokens_per_second: self.batch_rate(8, 32.min(context)),
+            weight_bytes: self.network().bytes(),
+            products: self.network().products(),
             peak_rss_bytes: memory::peak_rss(),
+            limits: self.network().limits().ok(),
             kernels: self.network().kernels(),
         }
     }

@@ -26,6 +26,7 @@ use weights::{Attention, Convolution, Layer, Mixing, Weights};
 
 use crate::error::LoadError;
 use crate::gguf::{Architecture, Header, Shape};
+use crate::machine::{self, Limits};
 use crate::source::Mapping;
 
 /// Most rows of one pass; between passes a request can be stopped.
@@ -79,6 +80,21 @@ impl Network {
 
     pub(crate) fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// Multiplications of a token with weights.
+    pub(crate) fn products(&self) -> u64 {
+        self.weights.products
+    }
+
+    /// Bytes of weights that a pass reads.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.weights.bytes
+    }
+
+    /// What this machine can do at most with the threads and kernels of this network.
+    pub(crate) fn limits(&self) -> std::io::Result<Limits> {
+        machine::limits(self.isa, self.pool.threads())
     }
 
     /// Bytes of the keys and values of all sequences there are.

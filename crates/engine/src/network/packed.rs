@@ -50,7 +50,6 @@ macro_rules! stores {
                 }
             }
 
-            #[cfg_attr(not(test), allow(dead_code, reason = "for measuring"))]
             fn bytes(&self) -> usize {
                 match self {
                     $(Self::$name(store) => size_of_val(&store[..]),)*
@@ -192,7 +191,6 @@ impl Packed {
     }
 
     /// What a product with this matrix reads of it.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for measuring"))]
     pub(crate) fn bytes(&self) -> usize {
         self.store.bytes()
     }

@@ -79,6 +79,10 @@ impl Pool {
         Ok(pool)
     }
 
+    pub(crate) fn threads(&self) -> usize {
+        self.shared.threads as usize
+    }
+
     /// Runs `work` with the workers awake, so that [`Pool::chunks`] need not wake them one by one.
     pub(crate) fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         if self.shared.niceness > 0 {

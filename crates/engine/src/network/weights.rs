@@ -1,6 +1,6 @@
 //! The tensors of a model, by the names that llama.cpp gives them (its `llama-arch.cpp`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use super::packed::{Memory, Packed, vector};
@@ -16,6 +16,10 @@ pub(super) struct Weights {
     /// Absent where the embedding serves.
     pub(super) head: Option<Packed>,
     pub(super) rotation: Rotation,
+    /// That a pass reads.
+    pub(super) bytes: u64,
+    /// Of a token that gets logits.
+    pub(super) products: u64,
 }
 
 /// Radians a position, for each pair of numbers in a head.
@@ -74,8 +78,16 @@ impl Weights {
         mapping: &Mapping,
         pool: &Pool,
     ) -> Result<Self, LoadError> {
-        let tensors =
-            Tensors { header, shape, mapping, memory: Memory::default(), pool, read: RefCell::default() };
+        let tensors = Tensors {
+            header,
+            shape,
+            mapping,
+            memory: Memory::default(),
+            pool,
+            read: RefCell::default(),
+            bytes: Cell::new(0),
+            products: Cell::new(0),
+        };
         let table = (shape.vocab, shape.hidden);
         let head = match tensors.has("output.weight") {
             true => Some(tensors.matrix("output.weight", table)?),
@@ -85,12 +97,18 @@ impl Weights {
             Architecture::Lfm2 => "token_embd_norm.weight",
             _ => "output_norm.weight",
         };
+        let embedding = tensors.matrix("token_embd.weight", table)?;
+        // Beside a head, a token reads one row of it.
+        let unread = head.as_ref().map_or((0, 0), |_| cost(&embedding));
+        let layers = (0..shape.mixers.len()).map(|i| tensors.layer(i)).collect::<Result<_, _>>()?;
         let weights = Self {
-            embedding: tensors.matrix("token_embd.weight", table)?,
-            layers: (0..shape.mixers.len()).map(|i| tensors.layer(i)).collect::<Result<_, _>>()?,
+            embedding,
+            layers,
             norm: tensors.vector(norm, shape.hidden)?,
             head,
             rotation: tensors.rotation(context)?,
+            bytes: tensors.bytes.get() - unread.0,
+            products: tensors.products.get() - unread.1,
         };
         tensors.check_all_read()?;
         Ok(weights)
@@ -106,6 +124,14 @@ struct Tensors<'a> {
     pool: &'a Pool,
     /// Names of those that were asked for.
     read: RefCell<HashSet<String>>,
+    /// Of all matrices.
+    bytes: Cell<u64>,
+    products: Cell<u64>,
+}
+
+/// Bytes, and multiplications with a token.
+fn cost(matrix: &Packed) -> (u64, u64) {
+    (matrix.bytes() as u64, (matrix.rows * matrix.columns) as u64)
 }
 
 impl Tensors<'_> {
@@ -210,6 +236,9 @@ impl Tensors<'_> {
         self.read.borrow_mut().insert(name.into());
         let packed = Packed::read(self.header, name, size, &self.memory, self.pool)?;
         self.mapping.release(self.header.tensor(name)?.bytes);
+        let (bytes, products) = cost(&packed);
+        self.bytes.set(self.bytes.get() + bytes);
+        self.products.set(self.products.get() + products);
         Ok(packed)
     }
 

@@ -33,6 +33,11 @@ impl Token {
         // SAFETY: a token exists only where `detect` found the features.
         unsafe { multiply(tile, activations, out) }
     }
+
+    pub(super) fn products(self, rounds: usize) -> usize {
+        // SAFETY: a token exists only where `detect` found the features.
+        unsafe { products(rounds) }
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -259,6 +264,20 @@ impl Halves for Token {
             }
         }
     }
+}
+
+#[target_feature(enable = "avx2")]
+fn products(rounds: usize) -> usize {
+    let mut weights = std::hint::black_box(_mm256_set1_epi8(3));
+    let mut dots = [_mm256_setzero_si256(); 8];
+    for _ in 0..rounds {
+        for dots in &mut dots {
+            *dots = _mm256_add_epi16(*dots, _mm256_maddubs_epi16(weights, *dots));
+        }
+        weights = _mm256_xor_si256(weights, dots[0]);
+    }
+    std::hint::black_box(dots);
+    rounds * dots.len() * 32
 }
 
 trait Pairs: Quants {

@@ -38,6 +38,11 @@ impl Token {
         // SAFETY: a token exists only where `detect` found the features.
         unsafe { multiply(tile, activations, out) }
     }
+
+    pub(super) fn products(self, rounds: usize) -> usize {
+        // SAFETY: a token exists only where `detect` found the features.
+        unsafe { products(rounds) }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -216,6 +221,19 @@ impl Halves for Token {
             }
         }
     }
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn products(rounds: usize) -> usize {
+    let weights = std::hint::black_box(_mm512_set1_epi8(3));
+    let mut dots = [_mm512_setzero_si512(); 16];
+    for _ in 0..rounds {
+        for dots in &mut dots {
+            *dots = _mm512_dpbusd_epi32(*dots, weights, weights);
+        }
+    }
+    std::hint::black_box(dots);
+    rounds * dots.len() * 64
 }
 
 trait Pairs: Quants {

@@ -109,4 +109,16 @@ impl Isa {
             Self::Avx512(token) => token.multiply(tile, activations, out),
         }
     }
+
+    /// Repeats what is the inner instruction of [`Isa::multiply`] for integers, in registers only; gives the number of
+    /// products.
+    pub(crate) fn products(self, rounds: usize) -> usize {
+        match self {
+            Self::Portable => portable::products(rounds),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) => token.products(rounds),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) => token.products(rounds),
+        }
+    }
 }
