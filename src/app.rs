@@ -15,7 +15,7 @@ use crate::config::Runner;
 use crate::detector::{Found, Search, SearchError, Source, TriagePolicy, Watch, schedule};
 use crate::http::Http;
 use crate::models::Registry;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Reading};
 use crate::rule::load::{Broken, RuleSet};
 use crate::rule::template::{self, Query};
 use crate::store::{Access, Store, rules};
@@ -107,8 +107,14 @@ impl App {
             webhooks.insert(name.clone(), built);
         }
         let http = Http::new(webhooks.values().filter_map(|webhook| webhook.destination()))?;
-        let triager = runner.triage.as_ref().map(|config| triager(config, &runner.path));
-        let pipeline = Pipeline { store: store.clone(), clock, triager, triage_limit: TRIAGE_LIMIT };
+        let reading = runner.triage.as_ref().map(|config| Reading {
+            triager: triager(config, &runner.path),
+            limit: TRIAGE_LIMIT,
+            batch: config.batch,
+            queue: config.queue,
+            deliver: config.deliver,
+        });
+        let pipeline = Pipeline { store: store.clone(), clock, reading };
         let delivery = Delivery::new(store.clone(), webhooks, http, clock, print);
         // The first write: a store that is read-only or on a full disk is found out here.
         let written = store.write(move |tx| rules::set_broken(tx, &broken)).await;
@@ -180,6 +186,8 @@ pub fn triager(config: &triage::Config, runner: &Path) -> Triager {
     let options = watchpost_engine::Options {
         threads: config.threads.unwrap_or(defaults.threads),
         memory_limit_bytes: config.memory_limit,
+        batch: config.batch,
+        niceness: config.niceness,
         ..defaults
     };
     let model = config.model.clone();
@@ -194,7 +202,7 @@ pub fn is_read_by_a_person() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-/// For one alert, from prompt to last token. Far more than the deadline: a late verdict is an update.
+/// For one step of one alert, from prompt to last token. Far more than the deadline: what is late is an update.
 const TRIAGE_LIMIT: Duration = Duration::from_secs(300);
 /// systemd kills after 90 s.
 const STOP_LIMIT: Duration = Duration::from_secs(20);

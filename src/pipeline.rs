@@ -4,104 +4,255 @@
 //!    cursor and now ([`crate::detector::Search`]).
 //! 2. A rule whose size holds makes an [`Alert`]. Alert, cursor, the outbox's rows and the place in the triage
 //!    queue are saved in one transaction ([`crate::store::alerts::insert`]).
-//! 3. [`Pipeline`] (here) takes the most urgent waiting alert to the model, one at a time, and saves what triage
-//!    says. Detection never waits for it.
-//! 4. Delivery ([`crate::webhook::delivery`]) sends each alert when its verdict is there, or without it when
-//!    `triage.deadline` has passed; then the verdict follows as an update.
+//! 3. [`Pipeline`] (here) takes the most urgent waiting alerts to the model, several at the same time, and saves the
+//!    verdict of each: severity and scores, with text by code. Detection never waits for it.
+//! 4. Then it takes them to the model again, for the prose, and saves that. Prose that cannot be had changes nothing of
+//!    the verdict.
+//! 5. Delivery ([`crate::webhook::delivery`]) sends each alert when its prose is there, or with what is there when
+//!    `triage.deadline` has passed; then the rest follows as an update. `triage.deliver: verdict` waits for no prose.
 //!
 //! Every step's result is in the store before the next begins, so that a process that ends at any moment goes on
 //! where it was.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::alert::Alert;
 use crate::clock::Clock;
-use crate::store::{Store, StoreError, alerts};
-use crate::triage::{Triage, Triager};
+use crate::store::queue::{self, Judging, Room, Work};
+use crate::store::{Store, StoreError};
+use crate::triage::{Deliver, Step, Triage, TriageError, Triager, Verdict};
 
 /// Takes waiting alerts to triage.
 pub struct Pipeline {
     pub store: Store,
     pub clock: Clock,
     /// `None` where triage is off.
-    pub triager: Option<Triager>,
-    /// For one alert, prompt to last token.
-    pub triage_limit: Duration,
+    pub reading: Option<Reading>,
+}
+
+/// How alerts are read.
+pub struct Reading {
+    pub triager: Triager,
+    /// For one step of one alert, prompt to last token.
+    pub limit: Duration,
+    /// Alerts that are at one step at the same time.
+    pub batch: usize,
+    /// Alerts that may wait for prose.
+    pub queue: usize,
+    pub deliver: Deliver,
 }
 
 impl Pipeline {
-    /// Works until `shutdown`; an alert that is being read then goes back to the queue.
+    /// Works until `shutdown`; alerts that are being read then go back to the queue.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Some(triager) = &self.triager else {
-            self.settle_leftovers().await;
-            return;
-        };
+        let Self { store, clock, reading } = self;
+        match reading {
+            None => settle_leftovers(&store, clock).await,
+            Some(reading) => Arc::new(Worker { store, clock, reading }).run(shutdown).await,
+        }
+    }
+}
+
+struct Worker {
+    store: Store,
+    clock: Clock,
+    reading: Reading,
+}
+
+impl Worker {
+    async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut flights = Flights::default();
+        flights.tasks.spawn(Arc::clone(&self).warm_up(shutdown.clone()));
         while !shutdown.is_cancelled() {
-            let now = self.clock.now();
-            match self.store.write(move |tx| alerts::next_for_triage(tx, now)).await {
-                Ok(Some(alert)) => self.triage(triager, alert, &shutdown).await,
-                Ok(None) => tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    () = self.store.signals().alert_saved.notified() => {}
-                },
-                Err(error) => {
-                    tracing::error!(%error, "the triage queue cannot be read");
-                    pause(&shutdown).await;
-                }
+            if let Err(error) = self.take(&mut flights, &shutdown).await {
+                tracing::error!(%error, "the triage queue cannot be read");
+                pause(&shutdown).await;
+                continue;
             }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                Some(ended) = flights.tasks.join_next_with_id() => flights.landed(ended),
+                () = self.store.signals().alert_saved.notified() => {}
+            }
+            while let Some(ended) = flights.tasks.try_join_next_with_id() {
+                flights.landed(ended);
+            }
+        }
+        while flights.tasks.join_next().await.is_some() {}
+        self.reading.triager.shutdown().await;
+    }
+
+    async fn warm_up(self: Arc<Self>, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.reading.triager.warm_up() => {}
         }
     }
 
-    async fn triage(&self, triager: &Triager, alert: Alert, shutdown: &CancellationToken) {
-        let id = alert.id.clone();
-        let verdict = tokio::select! {
-            () = shutdown.cancelled() => {
-                let returned = self.store.write(move |tx| alerts::return_to_queue(tx, &id)).await;
-                if let Err(error) = returned {
-                    tracing::error!(%error, "an alert taken for triage could not be put back");
-                }
-                return;
-            }
-            verdict = triager.triage(&alert, self.triage_limit) => verdict,
+    /// Starts the most urgent steps that there is room for.
+    async fn take(
+        self: &Arc<Self>,
+        flights: &mut Flights,
+        shutdown: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        let rooms = [Step::Verdict, Step::Prose].map(|step| flights.room(step, self.reading.batch));
+        if rooms.iter().all(|room| room.free == 0) {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let taken = self.store.write(move |tx| queue::take(tx, &rooms, now)).await?;
+        if taken.given_up > 0 {
+            tracing::warn!(
+                alerts = taken.given_up,
+                "given up: reading them ended the process or the model every time"
+            );
+            self.store.signals().outbox_changed.notify_one();
+        }
+        for work in taken.work {
+            flights.start(Arc::clone(self), work, shutdown.clone());
+        }
+        Ok(())
+    }
+
+    /// One step of one alert, from the queue to the store.
+    async fn work(self: Arc<Self>, work: Work, shutdown: CancellationToken) {
+        let Work { alert, verdict } = work;
+        let alert = Arc::new(alert);
+        let outcome = tokio::select! {
+            () = shutdown.cancelled() => return self.put_back(&alert.id).await,
+            outcome = self.read(&alert, verdict) => outcome,
         };
-        let triage = match verdict {
-            Ok(verdict) => Triage::Done { verdict: Box::new(verdict) },
-            Err(error) => {
-                tracing::warn!(alert = id, rule = alert.rule_id(), %error, "triage failed");
-                Triage::Failed { reason: error.to_string() }
-            }
-        };
-        // A verdict that cannot be saved now (a full disk) is kept and saved when it can be.
-        while let Err(error) = self.settle(&id, &triage).await {
-            tracing::error!(alert = id, %error, "a verdict could not be saved, trying again");
+        // What cannot be saved now (a full disk) is kept and saved when it can be.
+        while let Err(error) = self.save(&alert.id, &outcome).await {
+            tracing::error!(alert = alert.id, %error, "what triage said could not be saved, trying again");
             if shutdown.is_cancelled() {
                 return;
             }
-            pause(shutdown).await;
+            pause(&shutdown).await;
         }
     }
 
-    async fn settle(&self, id: &str, triage: &Triage) -> Result<(), StoreError> {
-        let (id, triage, now) = (id.to_owned(), triage.clone(), self.clock.now());
-        self.store.write(move |tx| alerts::settle(tx, &id, &triage, now)).await?;
+    async fn read(&self, alert: &Arc<Alert>, verdict: Option<Box<Verdict>>) -> Outcome {
+        let Reading { triager, limit, .. } = &self.reading;
+        let result = match verdict.clone() {
+            None => triager.judge(alert, *limit).await,
+            Some(verdict) => triager.describe(alert, *verdict, *limit).await,
+        };
+        let seconds = self.seconds_since_creation(alert);
+        match (result, verdict) {
+            (Ok(mut judged), None) => {
+                judged.cost.seconds_to_verdict = seconds;
+                Outcome::Judged(Box::new(judged))
+            }
+            (Ok(mut described), Some(_)) => {
+                described.cost.seconds_to_prose = seconds;
+                Outcome::Settled(Triage::Done { verdict: Box::new(described) })
+            }
+            // Shutdown, or somebody else's defect: it stays in the queue, which counts the attempt.
+            (Err(error @ (TriageError::Cancelled | TriageError::ShutDown | TriageError::Died { .. })), _) => {
+                tracing::warn!(alert = alert.id, %error, "triage broke off");
+                Outcome::Again
+            }
+            (Err(error), None) => {
+                tracing::warn!(alert = alert.id, rule = alert.rule_id(), %error, "triage failed");
+                Outcome::Settled(Triage::Failed { reason: error.to_string() })
+            }
+            (Err(error), Some(mut verdict)) => {
+                tracing::warn!(alert = alert.id, rule = alert.rule_id(), %error, "no prose");
+                verdict.cost.seconds_to_prose = seconds;
+                let verdict = Box::new(verdict.without_prose(&error.to_string()));
+                Outcome::Settled(Triage::Done { verdict })
+            }
+        }
+    }
+
+    /// The alert's time is the clock's, which tests move.
+    fn seconds_since_creation(&self, alert: &Alert) -> Option<f64> {
+        Some(self.clock.now().duration_since(alert.created_at).as_secs_f64().max(0.0))
+    }
+
+    async fn save(&self, id: &str, outcome: &Outcome) -> Result<(), StoreError> {
+        let (id, outcome, now) = (id.to_owned(), outcome.clone(), self.clock.now());
+        let judging =
+            Judging { deliver: self.reading.deliver == Deliver::Verdict, capacity: self.reading.queue };
+        self.store
+            .write(move |tx| match outcome {
+                Outcome::Judged(verdict) => queue::judge(tx, &id, *verdict, judging, now),
+                Outcome::Settled(triage) => queue::settle(tx, &id, &triage, now),
+                Outcome::Again => Ok(()),
+            })
+            .await?;
         self.store.signals().outbox_changed.notify_one();
         Ok(())
     }
 
-    /// Alerts that waited for the model when triage was turned off are not held for ever.
-    async fn settle_leftovers(&self) {
-        let now = self.clock.now();
-        let reason = "triage was turned off while this alert waited for it";
-        match self.store.write(move |tx| alerts::settle_all_waiting(tx, reason, now)).await {
-            Ok(0) => {}
-            Ok(alerts) => {
-                tracing::warn!(alerts, reason, "triage failed");
-                self.store.signals().outbox_changed.notify_one();
-            }
-            Err(error) => tracing::error!(%error, "alerts that wait for triage could not be settled"),
+    async fn put_back(&self, id: &str) {
+        let id = id.to_owned();
+        if let Err(error) = self.store.write(move |tx| queue::put_back(tx, &id)).await {
+            tracing::error!(%error, "an alert taken for triage could not be put back");
         }
+    }
+}
+
+/// What came of one step.
+#[derive(Clone)]
+enum Outcome {
+    Judged(Box<Verdict>),
+    Settled(Triage),
+    /// Nothing: it waits for another attempt.
+    Again,
+}
+
+/// Alerts that are being read.
+#[derive(Default)]
+struct Flights {
+    tasks: JoinSet<()>,
+    at: HashMap<task::Id, (Step, String)>,
+}
+
+impl Flights {
+    fn start(&mut self, worker: Arc<Worker>, work: Work, shutdown: CancellationToken) {
+        let step = if work.verdict.is_some() { Step::Prose } else { Step::Verdict };
+        let alert = work.alert.id.clone();
+        let task = self.tasks.spawn(worker.work(work, shutdown)).id();
+        self.at.insert(task, (step, alert));
+    }
+
+    fn room(&self, step: Step, batch: usize) -> Room {
+        let busy: Vec<String> =
+            self.at.values().filter(|(at, _)| *at == step).map(|(_, alert)| alert.clone()).collect();
+        Room { step, free: batch.saturating_sub(busy.len()), busy }
+    }
+
+    /// Frees the place. A step that panicked is attempted again, as its alert is still in the queue.
+    fn landed(&mut self, ended: Result<(task::Id, ()), JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        if let (Some((_, alert)), Err(error)) = (self.at.remove(&id), ended) {
+            tracing::error!(%error, alert, "triage broke off");
+        }
+    }
+}
+
+/// Alerts that waited for the model when triage was turned off are not held for ever.
+async fn settle_leftovers(store: &Store, clock: Clock) {
+    let now = clock.now();
+    let reason = "triage was turned off while this alert waited for it";
+    match store.write(move |tx| queue::settle_all(tx, reason, now)).await {
+        Ok(0) => {}
+        Ok(alerts) => {
+            tracing::warn!(alerts, reason, "triage ended");
+            store.signals().outbox_changed.notify_one();
+        }
+        Err(error) => tracing::error!(%error, "alerts that wait for triage could not be settled"),
     }
 }
 

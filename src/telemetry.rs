@@ -1,8 +1,18 @@
-//! Log set-up: to standard error, as text for people or JSON lines for collectors.
+//! Log set-up: to standard error, as text for people or JSON lines for collectors; every metric's name.
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+
+/// What is measured, in seconds: fields of a verdict's cost and keys of `watchpost status --json`.
+pub const METRICS: [&str; 4] = [
+    // From an alert's creation, waiting included.
+    "seconds_to_verdict",
+    "seconds_to_prose",
+    // The work alone.
+    "verdict_compute_seconds",
+    "prose_compute_seconds",
+];
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

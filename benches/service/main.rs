@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use comfy_table::{Table, presets};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use process::{Memory, Receiver, Service, output, watchpost};
@@ -183,7 +184,7 @@ fn delivery() -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// The test model: `watchpost model bench`, ten alerts through a service, and the demo.
+/// The test model: `watchpost model bench`, bursts of alerts through a service, and the demo.
 fn triage() -> Result<Vec<Line>> {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(format!("{MODEL}.Q4_1.gguf"));
     if !model.exists() {
@@ -202,35 +203,37 @@ fn triage() -> Result<Vec<Line>> {
         line("  answer", format!("{:.0} tokens/s", number("answer_tokens_per_s")?)),
         line("  peak memory of the model alone", mb(number("peak_memory_bytes")? as u64)),
     ];
-    let receiver = Receiver::start()?;
-    let dir = tempfile::tempdir()?;
-    let alerts = scene::triaged_rules(dir.path(), &receiver.address.to_string())?;
-    let service = Service::start(dir.path())?;
-    wait(|| Ok(receiver.arrivals().len() >= alerts))?;
-    let mut stored = Vec::new();
-    wait(|| {
-        stored = service.ask(&["alerts"])?;
-        Ok(stored.len() == alerts && stored.iter().all(|alert| alert["triage"]["state"] != "pending"))
-    })?;
-    let peak = service.memory()?.peak;
-    let costs: Vec<&Value> = stored.iter().map(|alert| &alert["triage"]["verdict"]["cost"]).collect();
-    let median_of = |key: &str| -> Result<Duration> {
-        let values: Vec<_> =
-            costs.iter().filter_map(|cost| cost[key].as_f64()).map(Duration::from_secs_f64).collect();
-        if values.len() < alerts {
-            bail!("{} of {alerts} alerts have no verdict", alerts - values.len());
-        }
-        Ok(median(values))
-    };
+    let (alone, together, busy) = (burst(BATCH, 1)?, burst(BATCH, BATCH)?, burst(4 * BATCH, BATCH)?);
+    let verdict = |burst: &Burst| seconds(burst.median_of("verdict_compute_seconds"));
+    let whole = |burst: &Burst| seconds(burst.last_of("seconds_to_prose"));
+    let gain =
+        alone.last_of("seconds_to_prose").as_secs_f64() / together.last_of("seconds_to_prose").as_secs_f64();
     lines.extend([
-        line(format!("  a verdict, median of {alerts} different alerts"), seconds(median_of("seconds")?)),
         line(
-            "  its first token, after the question for prose",
-            seconds(median_of("seconds_to_first_token")?),
+            format!("  {BATCH} different alerts of one moment, read one by one: a verdict alone, median"),
+            verdict(&alone),
         ),
-        line("  peak memory of the service with it", mb(peak)),
+        line("    the prose of one, median", seconds(alone.median_of("prose_compute_seconds"))),
+        line("    its first token", seconds(alone.median_of("seconds_to_first_token"))),
+        line("    the last verdict, after its alert", seconds(alone.last_of("seconds_to_verdict"))),
+        line("    the last prose, after its alert", whole(&alone)),
+        line(format!("  the same {BATCH} read together: a verdict alone, median"), verdict(&together)),
+        line("    the last verdict, after its alert", seconds(together.last_of("seconds_to_verdict"))),
+        line(
+            "    the last prose, after its alert",
+            format!("{} ({gain:.1} times the throughput)", whole(&together)),
+        ),
+        line("  peak memory of the service with it", mb(together.peak)),
     ]);
-    drop(service);
+    for (what, late) in [("an idle", &busy.late_before), ("a busy", &busy.late_during)] {
+        let (half, most) = (percentile(late, 50), percentile(late, 100));
+        let figure = format!("p50 {:.1} ms, most {:.1} ms", ms(half), ms(most));
+        let row = line(
+            format!("  a tick's alert beside {what} model, after its time ({} ticks)", late.len()),
+            figure,
+        );
+        lines.push(row.target("50 ms", most < Duration::from_millis(50)));
+    }
     let began = Instant::now();
     output(watchpost().args(["demo", "--examples"]).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")))?;
     let took = began.elapsed();
@@ -238,6 +241,87 @@ fn triage() -> Result<Vec<Line>> {
         line("`watchpost demo`, start to end", seconds(took)).target("30 s", took < Duration::from_secs(30)),
     );
     Ok(lines)
+}
+
+/// What came of alerts that were raised at one moment.
+struct Burst {
+    /// Each alert's `cost`.
+    costs: Vec<Value>,
+    /// Of the service, bytes.
+    peak: u64,
+    /// How late the alerts of ticks were, sorted, before the burst and while it was read. A tick's time is the earliest
+    /// place in its second at which one came, so that the query itself is not counted.
+    late_before: Vec<Duration>,
+    late_during: Vec<Duration>,
+}
+
+fn burst(alerts: usize, batch: usize) -> Result<Burst> {
+    let receiver = Receiver::start()?;
+    let dir = tempfile::tempdir()?;
+    let at = Timestamp::now().as_second() + scene::WARM_UP_S;
+    scene::triaged_rules(dir.path(), &receiver.address.to_string(), alerts, batch, at)?;
+    let service = Service::start(dir.path())?;
+    let mut stored = Vec::new();
+    wait(|| {
+        stored = service.ask(&["alerts", "--limit", "100000"])?;
+        let is_done = |alert: &&Value| is_of_burst(alert) && alert["triage"]["state"] == "done";
+        Ok(stored.iter().filter(is_done).count() == alerts)
+    })?;
+    let peak = service.memory()?.peak;
+    let created = |alert: &Value| -> Result<Timestamp> {
+        Ok(alert["created_at"].as_str().context("created_at")?.parse()?)
+    };
+    let mut ticks = Vec::new();
+    let mut began: Option<Timestamp> = None;
+    for alert in &stored {
+        if alert["rule"]["id"] == scene::TICK_RULE {
+            ticks.push(created(alert)?);
+        } else if is_of_burst(alert) {
+            began = began.into_iter().chain([created(alert)?]).min();
+        }
+    }
+    let began = began.context("the burst")?;
+    let place = |at: &Timestamp| at.as_microsecond().rem_euclid(1_000_000);
+    // Places go round: those just before a full second lie before those just after it.
+    let first = ticks.iter().min().context("ticks")?;
+    let from_first = |at: &Timestamp| (place(at) - place(first) + 500_000).rem_euclid(1_000_000) - 500_000;
+    let earliest = ticks.iter().map(from_first).min().unwrap_or_default();
+    let late = |is_wanted: &dyn Fn(&Timestamp) -> bool| {
+        let wanted = ticks.iter().filter(|at| is_wanted(at));
+        let mut late: Vec<Duration> =
+            wanted.map(|at| Duration::from_micros((from_first(at) - earliest) as u64)).collect();
+        late.sort();
+        late
+    };
+    let warm = began.checked_sub(Duration::from_secs(scene::WARM_UP_S as u64 / 2))?;
+    Ok(Burst {
+        costs: stored
+            .iter()
+            .filter(|alert| is_of_burst(alert))
+            .map(|alert| alert["triage"]["verdict"]["cost"].clone())
+            .collect(),
+        peak,
+        late_before: late(&|at| (warm..began).contains(at)),
+        late_during: late(&|at| *at >= began),
+    })
+}
+
+fn is_of_burst(alert: &Value) -> bool {
+    alert["rule"]["id"].as_str().is_some_and(|id| id.starts_with('r'))
+}
+
+impl Burst {
+    fn median_of(&self, key: &str) -> Duration {
+        median(self.all(key))
+    }
+
+    fn last_of(&self, key: &str) -> Duration {
+        self.all(key).into_iter().max().unwrap_or_default()
+    }
+
+    fn all(&self, key: &str) -> Vec<Duration> {
+        self.costs.iter().filter_map(|cost| cost[key].as_f64()).map(Duration::from_secs_f64).collect()
+    }
 }
 
 fn wait(mut is_done: impl FnMut() -> Result<bool>) -> Result<()> {
@@ -304,6 +388,8 @@ fn mb(bytes: u64) -> String {
 
 const MODEL: &str = "SmolLM2-135M-Instruct";
 const STARTS: usize = 5;
+/// Alerts of a burst, and how many are read together.
+const BATCH: usize = 8;
 /// Two ticks: everything is open, compiled and cached.
 const WARM_UP: Duration = Duration::from_secs(15);
 const LIMIT: Duration = Duration::from_secs(300);

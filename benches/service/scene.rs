@@ -40,15 +40,37 @@ pub fn firing_rules(dir: &Path, receiver: &str, rules: usize) -> Result<()> {
     Ok(())
 }
 
-/// Ten rules that fire once, each with rows of another kind; triage is on. Says how many.
-pub fn triaged_rules(dir: &Path, receiver: &str) -> Result<usize> {
-    let triage = "triage:\n  false_positive: Scanner 10.20.0.5 runs daily. Ignore alerts where source_ip is 10.20.0.5.\n";
-    runner(dir, receiver, "10m", "SELECT 1", triage)?;
-    for (number, (columns, rows)) in ROWS.iter().enumerate() {
-        rule(dir, &format!("r{number:04}"), &format!("SELECT {columns} FROM range({rows}) AS numbers(i)"))?;
+/// `alerts` rules that fire once, at the Unix second `at`, with rows of ten kinds; one fires at the start, so that the
+/// model is warm. Triage reads `batch` at a time. Beside it [`TICK_RULE`] fires every second and is not triaged.
+pub fn triaged_rules(dir: &Path, receiver: &str, alerts: usize, batch: usize, at: i64) -> Result<()> {
+    let triage = format!(
+        "  ticks:\n    name: Ticks\n    for: 1s\n    rules: [ticks/*.yml]\n    webhooks: [receiver]\n\
+         triage:\n  batch: {batch}\n  deadline: 1h\n  from_level: 2\n  \
+         false_positive: Scanner 10.20.0.5 runs daily. Ignore alerts where source_ip is 10.20.0.5.\n"
+    );
+    runner(dir, receiver, "2s", "SELECT 1", &triage)?;
+    for number in 0..alerts {
+        let (columns, rows) = ROWS[number % ROWS.len()];
+        let query = format!(
+            "SELECT {columns} FROM range({rows}) AS numbers(i)
+  WHERE {at} >= {{{{ startime }}}} AND {at} < {{{{ endtime }}}}"
+        );
+        rule(dir, &format!("r{number:04}"), &query)?;
     }
-    Ok(ROWS.len())
+    let started = at - WARM_UP_S;
+    let warm = format!(
+        "SELECT 'root' AS user WHERE {started} >= {{{{ startime }}}} AND {started} < {{{{ endtime }}}}"
+    );
+    rule(dir, "warm", &warm)?;
+    fs::create_dir_all(dir.join("ticks"))?;
+    let tick = format!("id: {TICK_RULE}\nname: Tick\nlevel: 1\nrule: SELECT {{{{ startime }}}} AS at\n");
+    Ok(fs::write(dir.join("ticks/tick.yml"), tick)?)
 }
+
+/// The one of [`triaged_rules`] that fires every second.
+pub const TICK_RULE: &str = "tick";
+/// From the start of [`triaged_rules`] to its burst: the model is loaded and has read one alert.
+pub const WARM_UP_S: i64 = 10;
 
 fn runner(dir: &Path, receiver: &str, interval: &str, init: &str, rest: &str) -> Result<()> {
     fs::create_dir_all(dir.join("rules"))?;

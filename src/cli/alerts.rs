@@ -60,7 +60,7 @@ fn row(stored: &Stored) -> [String; 8] {
         Triage::Skipped => ("-".to_owned(), "-".to_owned()),
         Triage::Pending => ("pending".to_owned(), String::new()),
         Triage::Failed { .. } => ("failed".to_owned(), String::new()),
-        Triage::Done { verdict } => {
+        Triage::Judged { verdict } | Triage::Done { verdict } => {
             (format!("{:?}", verdict.severity), format!("{} %", verdict.false_positive_score))
         }
     };

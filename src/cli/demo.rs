@@ -153,7 +153,10 @@ async fn follow(store: &Store, rules: usize, to: Timestamp, show: &Progress) -> 
         for stored in found.iter().filter(|stored| known.insert(stored.alert.id.clone())) {
             show.fired(stored);
         }
-        let settled = found.iter().filter(|stored| stored.triage != Triage::Pending).count();
+        let settled = found
+            .iter()
+            .filter(|stored| !matches!(stored.triage, Triage::Pending | Triage::Judged { .. }))
+            .count();
         show.at(searched, rules, settled, found.len());
         if searched == rules && settled == found.len() && due == 0 {
             show.bar.finish_and_clear();
@@ -211,18 +214,18 @@ impl Progress {
 }
 
 fn summarize(found: &[Stored], took: Duration) -> anyhow::Result<()> {
-    let header = ["window", "rule", "rows", "level", "severity", "false positive", "seconds"];
+    let header = ["window", "rule", "rows", "level", "severity", "false positive", "verdict", "text"];
     let rows = found.iter().map(|stored| {
         let alert = &stored.alert;
-        let (severity, false_positive, seconds) = match &stored.triage {
-            Triage::Done { verdict } => (
-                format!("{:?}", verdict.severity),
-                format!("{} %", verdict.false_positive_score),
-                format!("{:.2}", verdict.cost.seconds),
-            ),
-            Triage::Failed { reason } => ("failed".into(), escape(reason).into_owned(), String::new()),
-            Triage::Pending | Triage::Skipped => ("-".into(), "-".into(), String::new()),
+        let (severity, false_positive) = match &stored.triage {
+            Triage::Judged { verdict } | Triage::Done { verdict } => {
+                (format!("{:?}", verdict.severity), format!("{} %", verdict.false_positive_score))
+            }
+            Triage::Failed { reason } => ("failed".into(), escape(reason).into_owned()),
+            Triage::Pending | Triage::Skipped => ("-".into(), "-".into()),
         };
+        let seconds =
+            |seconds: Option<f64>| seconds.map_or(String::new(), |seconds| format!("{seconds:.2} s"));
         [
             alert.window.start.strftime("%H:%M").to_string(),
             escape(alert.rule_name()).into_owned(),
@@ -230,27 +233,36 @@ fn summarize(found: &[Stored], took: Duration) -> anyhow::Result<()> {
             alert.level().to_string(),
             severity,
             false_positive,
-            seconds,
+            seconds(to_verdict(stored)),
+            seconds(to_text(stored)),
         ]
     });
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n{}", table(&header, rows))?;
-    let mut seconds: Vec<f64> = (found.iter())
-        .filter_map(|stored| match &stored.triage {
-            Triage::Done { verdict } => Some(verdict.cost.seconds),
-            _ => None,
-        })
-        .collect();
-    seconds.sort_by(f64::total_cmp);
-    let median = seconds.get(seconds.len() / 2).copied().unwrap_or_default();
     writeln!(
         out,
-        "{} alerts, {} verdicts, {median:.2} seconds per verdict (median), {:.1} seconds in all",
+        "{} alerts, {} verdicts, {:.2} seconds to a verdict and {:.2} to its text (median), {:.1} seconds in all",
         found.len(),
-        seconds.len(),
+        found.iter().filter(|stored| stored.triage.verdict().is_some()).count(),
+        median(found.iter().filter_map(to_verdict).collect()),
+        median(found.iter().filter_map(to_text).collect()),
         took.as_secs_f64()
     )?;
     Ok(())
+}
+
+/// Seconds after the alert.
+fn to_verdict(stored: &Stored) -> Option<f64> {
+    stored.triage.verdict()?.cost.seconds_to_verdict
+}
+
+fn to_text(stored: &Stored) -> Option<f64> {
+    stored.triage.verdict()?.cost.seconds_to_prose
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// For the slowest machine with the largest model.

@@ -302,6 +302,8 @@ fn bench(
             "first_token_prompt_tokens": answer.prompt_tokens,
             "prompt_tokens_per_s": bench.prompt_tokens_per_second,
             "answer_tokens_per_s": bench.decode_tokens_per_second,
+            "answer_at_700_tokens_per_s": bench.decode_at_700_tokens_per_second,
+            "answers_8_together_tokens_per_s": bench.batch_tokens_per_second,
             "peak_memory_bytes": bench.peak_rss_bytes,
             "weight_bytes": bench.weight_bytes,
             "memory_bytes_per_s": bench.limits.map(|limits| limits.bytes_per_second),
@@ -325,6 +327,10 @@ fn bench(
     let answer = share(bench.share_of_memory(), "the memory");
     writeln!(out, "  prompt        {:.1} tokens/s{prompt}", bench.prompt_tokens_per_second)?;
     writeln!(out, "  answer        {:.1} tokens/s{answer}", bench.decode_tokens_per_second)?;
+    if let Some(speed) = bench.decode_at_700_tokens_per_second {
+        writeln!(out, "  after 700     {speed:.1} tokens/s")?;
+    }
+    writeln!(out, "  8 together    {:.1} tokens/s in all", bench.batch_tokens_per_second)?;
     writeln!(out, "  peak memory   {}", bench.peak_rss_bytes.map_or_else(|| "not known".into(), mb))?;
     Ok(Code::Good)
 }

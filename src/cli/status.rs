@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::{Code, Failure, StoreArgs, table};
 use crate::clock::Timestamp;
-use crate::store::{alerts, outbox, rules};
+use crate::store::{outbox, paces, queue, rules};
 use crate::text::escape;
+use crate::triage::Step;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -22,7 +23,9 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     let store = args.store.open()?;
     let standings = store.read_here(rules::standings)?;
     let broken = store.read_here(rules::broken)?;
-    let waiting = store.read_here(alerts::waiting_for_triage)?;
+    let waiting = |step| store.read_here(|connection| queue::waiting(connection, step));
+    let (for_verdict, for_prose) = (waiting(Step::Verdict)?, waiting(Step::Prose)?);
+    let paces = store.read_here(paces::paces)?;
     let (due, dead) = store.read_here(outbox::backlog)?;
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -33,7 +36,9 @@ pub fn run(args: Args) -> Result<Code, Failure> {
         let status = json!({
             "rules": standings,
             "broken_rules": broken,
-            "waiting_for_triage": waiting,
+            "waiting_for_triage": for_verdict,
+            "waiting_for_prose": for_prose,
+            "triage": paces.iter().map(|(name, pace)| ((*name).to_owned(), json!(pace))).collect::<Map<_, _>>(),
             "deliveries": {"due": due, "dead": dead},
         });
         writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
@@ -57,7 +62,18 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     for (detector, path, problem) in &broken {
         writeln!(out, "left out of `{}`: {}: {}", escape(detector), escape(path), escape(problem))?;
     }
-    writeln!(out, "waiting for triage: {waiting}; deliveries due: {due}, dead: {dead}")?;
+    let measured = paces.iter().filter(|(_, pace)| pace.alerts > 0).map(|(name, pace)| {
+        let seconds = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
+        [(*name).to_owned(), seconds(pace.p50), seconds(pace.p95), pace.alerts.to_string()]
+    });
+    let measured: Vec<_> = measured.collect();
+    if !measured.is_empty() {
+        writeln!(out, "{}", table(&["triage", "p50", "p95", "alerts"], measured.into_iter()))?;
+    }
+    writeln!(
+        out,
+        "waiting for triage: {for_verdict}, for its text: {for_prose}; deliveries due: {due}, dead: {dead}"
+    )?;
     Ok(Code::Good)
 }
 

@@ -1,9 +1,9 @@
-//! Alerts: saving one together with its rule's cursor, the triage queue, listing.
+//! Alerts: saving one together with its rule's cursor, listing.
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
-use super::outbox;
+use super::{outbox, queue};
 use crate::alert::Alert;
 use crate::clock::Timestamp;
 use crate::triage::Triage;
@@ -27,9 +27,9 @@ pub struct Handling {
 /// The triage queue's rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Queueing {
-    /// Delivery waits for the verdict until then.
+    /// Delivery waits for triage until then.
     pub hold_until: Timestamp,
-    /// Alerts that may wait for the model at one time.
+    /// Alerts that may wait for their verdict at one time.
     pub capacity: usize,
 }
 
@@ -44,7 +44,7 @@ pub fn insert(
     let now = alert.created_at;
     let (triage, hold_until) = match handling.triage {
         None => (Triage::Skipped, now),
-        Some(queue) => (make_room(tx, alert.level(), queue.capacity, now)?, queue.hold_until),
+        Some(queue) => (queue::make_room(tx, alert.level(), queue.capacity, now)?, queue.hold_until),
     };
     let hold_until = if triage == Triage::Pending { hold_until } else { now };
     let inserted = tx
@@ -77,78 +77,6 @@ pub fn insert(
     Ok(inserted == 1)
 }
 
-/// The queue is bounded: where it is full, the least urgent of all (lowest level, then newest) goes without.
-fn make_room(tx: &Transaction<'_>, level: u8, capacity: usize, now: Timestamp) -> rusqlite::Result<Triage> {
-    let full = || Triage::Failed {
-        reason: format!(
-            "{capacity} alerts of this level or higher were waiting for the model (`triage.queue`)"
-        ),
-    };
-    if waiting_for_triage(tx)? < capacity {
-        return Ok(Triage::Pending);
-    }
-    let least: Option<(String, u8)> = tx
-        .prepare_cached(
-            "SELECT id, level FROM alerts WHERE triage_state = 'pending'
-             ORDER BY level, created_at DESC LIMIT 1",
-        )?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    match least {
-        Some((id, its_level)) if its_level < level => {
-            settle(tx, &id, &full(), now)?;
-            Ok(Triage::Pending)
-        }
-        _ => Ok(full()),
-    }
-}
-
-/// Takes the next alert for triage, highest level first and then oldest, and counts the attempt, so that one
-/// which ends the process every time is given up after [`MAX_TRIAGE_ATTEMPTS`].
-pub fn next_for_triage(tx: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<Option<Alert>> {
-    loop {
-        let next: Option<(String, u32, String)> = tx
-            .prepare_cached(
-                "SELECT id, triage_attempts, body FROM alerts WHERE triage_state = 'pending'
-                 ORDER BY level DESC, created_at LIMIT 1",
-            )?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
-        let Some((id, attempts, body)) = next else { return Ok(None) };
-        if attempts >= MAX_TRIAGE_ATTEMPTS {
-            let reason = format!("watchpost ended {attempts} times while reading this alert");
-            settle(tx, &id, &Triage::Failed { reason }, now)?;
-            continue;
-        }
-        tx.prepare_cached("UPDATE alerts SET triage_attempts = triage_attempts + 1 WHERE id = ?1")?
-            .execute([&id])?;
-        return parse(&body).map(Some);
-    }
-}
-
-/// Puts an alert back in the queue that was taken from it but not read: shutdown is no attempt.
-pub fn return_to_queue(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<()> {
-    tx.execute("UPDATE alerts SET triage_attempts = triage_attempts - 1 WHERE id = ?1", [id]).map(drop)
-}
-
-/// Saves what triage said, and makes it known to the outbox in the same transaction.
-pub fn settle(tx: &Transaction<'_>, id: &str, triage: &Triage, now: Timestamp) -> rusqlite::Result<()> {
-    tx.prepare_cached("UPDATE alerts SET triage = ?2 WHERE id = ?1")?.execute(params![id, json(triage)?])?;
-    outbox::on_triage_settled(tx, id, now.as_millisecond())
-}
-
-/// Fails every waiting alert with `reason`; says how many.
-pub fn settle_all_waiting(tx: &Transaction<'_>, reason: &str, now: Timestamp) -> rusqlite::Result<usize> {
-    let ids: Vec<String> = tx
-        .prepare("SELECT id FROM alerts WHERE triage_state = 'pending'")?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    for id in &ids {
-        settle(tx, id, &Triage::Failed { reason: reason.to_owned() }, now)?;
-    }
-    Ok(ids.len())
-}
-
 /// Newest first.
 pub fn list(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Stored>> {
     connection
@@ -161,28 +89,17 @@ pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<Stored>
     connection.query_row("SELECT body, triage FROM alerts WHERE id = ?1", [id], stored).optional()
 }
 
-/// How many alerts wait for the model.
-pub fn waiting_for_triage(connection: &Connection) -> rusqlite::Result<usize> {
-    let waiting: i64 = connection
-        .prepare_cached("SELECT count(*) FROM alerts WHERE triage_state = 'pending'")?
-        .query_row([], |row| row.get(0))?;
-    Ok(usize::try_from(waiting).unwrap_or_default())
-}
-
 fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
     let (body, triage): (String, String) = (row.get(0)?, row.get(1)?);
     Ok(Stored { alert: parse(&body)?, triage: parse(&triage)? })
 }
 
-fn parse<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
     serde_json::from_str(text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
     })
 }
 
-fn json(value: &impl Serialize) -> rusqlite::Result<String> {
+pub(super) fn json(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
-
-/// Starts of the process that may end while one alert is being read.
-const MAX_TRIAGE_ATTEMPTS: u32 = 3;

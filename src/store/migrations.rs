@@ -60,6 +60,20 @@ const STEPS: &[&str] = &[
         recorded_ms INTEGER NOT NULL
      ) STRICT;",
     super::outbox::TABLE,
+    // Triage in two steps: what waits for the second, and how long both took.
+    "CREATE INDEX alerts_judged ON alerts (level DESC, created_at) WHERE triage_state = 'judged';
+
+     ALTER TABLE alerts ADD COLUMN seconds_to_verdict REAL
+        GENERATED ALWAYS AS (triage ->> '$.verdict.cost.seconds_to_verdict') VIRTUAL;
+     ALTER TABLE alerts ADD COLUMN seconds_to_prose REAL
+        GENERATED ALWAYS AS (triage ->> '$.verdict.cost.seconds_to_prose') VIRTUAL;
+     ALTER TABLE alerts ADD COLUMN verdict_compute_seconds REAL
+        GENERATED ALWAYS AS (triage ->> '$.verdict.cost.verdict_compute_seconds') VIRTUAL;
+     ALTER TABLE alerts ADD COLUMN prose_compute_seconds REAL
+        GENERATED ALWAYS AS (nullif(triage ->> '$.verdict.cost.prose_compute_seconds', 0.0)) VIRTUAL;
+     CREATE INDEX alerts_paces ON alerts
+        (created_at, seconds_to_verdict, seconds_to_prose, verdict_compute_seconds, prose_compute_seconds)
+        WHERE seconds_to_verdict IS NOT NULL;",
 ];
 
 /// Brings the tables up to date.

@@ -7,6 +7,8 @@
 pub mod alerts;
 mod migrations;
 pub mod outbox;
+pub mod paces;
+pub mod queue;
 pub mod rules;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -38,7 +40,7 @@ struct Inner {
 /// What waits for new work, woken by who saved it: no polling.
 #[derive(Default)]
 pub struct Signals {
-    /// An alert came into the triage queue.
+    /// An alert came into the triage queue, from a search or from one step to the next.
     pub alert_saved: Notify,
     /// A delivery may be due earlier than the outbox knew.
     pub outbox_changed: Notify,

@@ -31,7 +31,7 @@ pub const TABLE: &str = "
     CREATE INDEX deliveries_sending ON deliveries (id) WHERE state = 'sending';
     CREATE INDEX deliveries_dead ON deliveries (id) WHERE state = 'dead';";
 
-/// What a delivery tells: the alert, or the verdict after a message that had to go without it.
+/// What a delivery tells: the alert, or what triage added after a message that went out before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -197,22 +197,28 @@ pub fn next_due(connection: &Connection, webhooks: &[Slots], now: i64) -> rusqli
     Ok(next)
 }
 
-/// To be called in the transaction that stores what triage said of an alert: deliveries that waited for it are
-/// due at once, and those that already went out as `pending` get their update, once.
-pub fn on_triage_settled(tx: &Transaction<'_>, alert_id: &str, now: i64) -> rusqlite::Result<()> {
+/// Deliveries of an alert that wait for triage are due at once, with what is known.
+pub fn on_judged(tx: &Transaction<'_>, alert_id: &str, now: i64) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "UPDATE deliveries SET next_attempt_at = min(next_attempt_at, ?2)
          WHERE alert_id = ?1 AND state = 'due' AND told IS NULL",
     )?
-    .execute(params![alert_id, now])?;
-    let pending: Vec<(String, u8)> = tx
+    .execute(params![alert_id, now])
+    .map(drop)
+}
+
+/// To be called in the transaction that stores what triage said of an alert: deliveries that waited for it are
+/// due at once, and those that already went out as `pending` or `judged` get their update, once.
+pub fn on_triage_settled(tx: &Transaction<'_>, alert_id: &str, now: i64) -> rusqlite::Result<()> {
+    on_judged(tx, alert_id, now)?;
+    let early: Vec<(String, u8)> = tx
         .prepare_cached(
             "SELECT webhook, level FROM deliveries
-             WHERE alert_id = ?1 AND kind = 'alert' AND told ->> 'state' = 'pending'",
+             WHERE alert_id = ?1 AND kind = 'alert' AND told ->> 'state' IN ('pending', 'judged')",
         )?
         .query_map([alert_id], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    pending
+    early
         .iter()
         .try_for_each(|(webhook, level)| insert(tx, alert_id, *level, webhook, Kind::Update, now, now))
 }

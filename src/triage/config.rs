@@ -33,15 +33,26 @@ section! {
         /// Ids of rules that are not triaged.
         #[read(ids)]
         pub ids: Vec<String> = "[]",
-        /// An alert whose verdict takes longer goes out without it; the verdict follows.
+        /// When an alert goes out: `prose`: once the model has written about it; `verdict`: as soon as severity and scores
+        /// stand, with text by code, and the model's text follows as one update.
+        pub deliver: Deliver = "prose",
+        /// An alert whose triage takes longer goes out with what is there by then, its verdict with text by code or
+        /// neither; what is missing follows as one update.
         #[read(deadline)]
         pub deadline: Duration = "30s",
-        /// Alerts that may wait for the model at one time; of more, the least urgent go without a verdict.
+        /// Alerts that may wait for their verdict at one time; of more, the least urgent go without one. As many may wait for
+        /// the model's text; of more, the least urgent keep code's.
         #[read(queue)]
         pub queue: usize = "1000",
-        /// Threads of the model; by default one for each core.
+        /// Alerts that are read at the same time. More take more memory and each takes longer, but all of them less.
+        #[read(batch)]
+        pub batch: usize = "8",
+        /// Threads of the model; by default one for each processor.
         #[read(threads)]
         pub threads: Option<usize>,
+        /// How far the model steps back for other work on the processors, 0-19, as `nice` counts.
+        #[read(niceness)]
+        pub niceness: u8 = "10",
         /// Memory that the model may use, in bytes, e.g. `2GiB`; by default what it needs.
         #[read(memory)]
         pub memory_limit: Option<u64>,
@@ -91,6 +102,32 @@ impl FromYaml for Provider {
     }
 }
 
+/// When an alert goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deliver {
+    Prose,
+    Verdict,
+}
+
+impl FromYaml for Deliver {
+    const TYPE: &'static str = "prose | verdict";
+
+    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        match String::from_yaml(node, reader)?.as_str() {
+            "prose" => Some(Self::Prose),
+            "verdict" => Some(Self::Verdict),
+            _ => reader.refuse(node, "a time to deliver: write `prose` or `verdict`"),
+        }
+    }
+
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Prose => "prose".into(),
+            Self::Verdict => "verdict".into(),
+        }
+    }
+}
+
 fn think(node: &Node, reader: &mut Reader<'_>) -> Option<bool> {
     if bool::from_yaml(node, reader)? {
         reader.error(node.at, "thinking is not built yet: write `false`");
@@ -131,6 +168,18 @@ fn threads(node: &Node, reader: &mut Reader<'_>) -> Option<Option<usize>> {
         Some(Some(threads))
     } else {
         reader.refuse(node, "between 1 and 1024")
+    }
+}
+
+fn batch(node: &Node, reader: &mut Reader<'_>) -> Option<usize> {
+    let alerts = usize::from_yaml(node, reader)?;
+    if (1..=64).contains(&alerts) { Some(alerts) } else { reader.refuse(node, "between 1 and 64") }
+}
+
+fn niceness(node: &Node, reader: &mut Reader<'_>) -> Option<u8> {
+    match u64::from_yaml(node, reader)? {
+        niceness @ 0..=19 => Some(niceness as u8),
+        _ => reader.refuse(node, "between 0 and 19"),
     }
 }
 

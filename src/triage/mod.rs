@@ -1,9 +1,9 @@
 //! What the local model and our own arithmetic make of an alert.
 //!
 //! [`reader`] tells how one alert is read, top to bottom. Code extracts what the rows name ([`observable`]), holds
-//! the operator's notes against them ([`notes`]) and computes every number ([`score`]); the model sees a bounded,
-//! escaped [`view`] and writes the words, which are then held against the alert ([`prose`]). [`Triager`] owns
-//! the model and its thread.
+//! the operator's notes against them ([`notes`]) and computes every number ([`score`]), to which the model's
+//! [`opinion`] adds a little: that is the verdict. Then the model sees a bounded, escaped [`view`] and writes the words,
+//! which are held against the alert ([`prose`]). [`Triager`] owns the model.
 
 pub mod config;
 pub mod reader;
@@ -11,9 +11,11 @@ pub mod reader;
 pub mod field;
 pub mod notes;
 pub mod observable;
+pub mod opinion;
 pub mod score;
 
 pub mod advice;
+pub mod answer;
 pub mod prompt;
 pub mod prose;
 pub mod template;
@@ -29,10 +31,10 @@ pub(crate) mod testing;
 
 use serde::{Deserialize, Serialize};
 
-pub use config::Config;
+pub use config::{Config, Deliver};
 pub use notes::Notes;
 pub use reader::{Reader, Settings};
-pub use triager::{State, TriageError, Triager};
+pub use triager::{State, Step, TriageError, Triager};
 pub use verdict::{Verdict, clickagentic};
 
 /// Where the triage of one alert stands.
@@ -41,8 +43,12 @@ pub use verdict::{Verdict, clickagentic};
 pub enum Triage {
     /// Not asked for: triage is off, or the rule is below `from_level` or in `ids`.
     Skipped,
-    /// Waiting for the model, or being read by it.
+    /// Waiting for its verdict.
     Pending,
+    /// The numbers stand, code's prose with them; the model's may follow.
+    Judged {
+        verdict: Box<Verdict>,
+    },
     Done {
         verdict: Box<Verdict>,
     },
@@ -50,4 +56,14 @@ pub enum Triage {
     Failed {
         reason: String,
     },
+}
+
+impl Triage {
+    /// With prose or still without.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        match self {
+            Self::Judged { verdict } | Self::Done { verdict } => Some(verdict),
+            Self::Skipped | Self::Pending | Self::Failed { .. } => None,
+        }
+    }
 }

@@ -87,6 +87,22 @@ pub enum Judgement<'a> {
     Dismissed(&'a Statement),
 }
 
+impl<'a> Judgement<'a> {
+    /// The sentence that applies.
+    pub fn statement(self) -> Option<&'a Statement> {
+        match self {
+            Self::Silent => None,
+            Self::Kept(statement) | Self::Mentioned(statement) | Self::Dismissed(statement) => {
+                Some(statement)
+            }
+        }
+    }
+
+    pub fn is_dismissed(self) -> bool {
+        matches!(self, Self::Dismissed(_))
+    }
+}
+
 impl Notes {
     /// Reads at most [`MAX_BYTES`] and [`MAX_STATEMENTS`]; never fails.
     pub fn parse(text: &str) -> Self {

@@ -1,13 +1,13 @@
-//! The questions to the model. The system text is the same for all alerts, so its keys and values are computed
-//! once; facts come from code, log data is fenced.
+//! The questions to the model. The system text is the same for all alerts and the guidance for all of one rule, so
+//! their keys and values are computed once; facts come from code, log data is fenced.
 
 use serde_json::{Value, json};
 
 use super::notes::Judgement;
-use super::provider::Prompt;
-use super::score::Scores;
-use super::template::Template;
+use super::opinion::LABELS;
+use super::provider::{Prompt, Question};
 use super::text;
+use super::verdict::Severity;
 use super::view::Shown;
 use crate::alert::Alert;
 
@@ -17,32 +17,48 @@ in it. Say only what the facts and the data say; do not guess what happened befo
 English. Answer in JSON: title (what and who, at most ten words), summary (one sentence), explanation (two sentences: \
 what the rows show, and why it matters), mitigations and recommended_action (choose).";
 
-/// The question for the verdict's texts; `danger` says why such an alert matters.
+/// What belongs to the rule and is the same for all of its alerts: computed once for them.
+fn guidance(name: &str, tags: &str, meaning: &str, danger: &str) -> String {
+    let mut guidance = format!("Alert: {name}\nTags: {tags}\n");
+    if !meaning.is_empty() {
+        guidance += &format!("Meaning: {meaning}\n");
+    }
+    guidance + &format!("Danger: {danger}\n")
+}
+
+fn guidance_of(alert: &Alert, danger: &str) -> String {
+    let tags: Vec<&str> = match alert.rule.get("tags") {
+        Some(Value::Array(tags)) => tags.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let meaning = alert.rule.get("description").and_then(Value::as_str).unwrap_or_default();
+    guidance(
+        &text::as_data(alert.rule_name(), 80),
+        &text::as_data(&tags.join(", "), 80),
+        &text::as_data(meaning, 240),
+        danger,
+    )
+}
+
+/// The question for the verdict's texts; `danger` says why such an alert matters. The operator's note is not guidance:
+/// whether it applies depends on the rows.
 pub fn prose(
     alert: &Alert,
     shown: &Shown,
-    template: &Template,
+    summary: &str,
     danger: &str,
     judgement: Judgement<'_>,
-    scores: Scores,
+    severity: Severity,
 ) -> Prompt {
-    let mut user = format!("Alert: {}\n", text::as_data(alert.rule_name(), 80));
-    let description = alert.rule.get("description").and_then(Value::as_str).unwrap_or_default();
-    if !description.trim().is_empty() {
-        user += &format!("Meaning: {}\n", text::as_data(description, 240));
-    }
-    user += &format!("<data>\n{}</data>\n", shown.text);
-    if let Judgement::Dismissed(statement) | Judgement::Mentioned(statement) | Judgement::Kept(statement) =
-        judgement
-    {
+    let mut user = format!("<data>\n{}</data>\n", shown.text);
+    if let Some(statement) = judgement.statement() {
         user += &format!("Operator's note: {}\n", text::as_data(&statement.text, 200));
     }
     user += &format!(
-        "Facts: {} {danger} The severity is {}.\nWrite the note from the facts, in words.",
-        template.summary,
-        scores.severity.as_str()
+        "Facts: {summary} The severity is {}.\nWrite the note from the facts, in words.",
+        severity.as_str()
     );
-    Prompt::new(SYSTEM, user)
+    Prompt { guidance: guidance_of(alert, danger), ..Prompt::new(SYSTEM, user) }
 }
 
 /// What the answer must fit: bounded texts, and steps to choose from.
@@ -67,35 +83,37 @@ fn words(least: usize, most: usize) -> Value {
     json!({ "type": "string", "pattern": format!("^[A-Z][ !#-~]{{{},{}}}$", least - 1, most - 1) })
 }
 
-/// The question whether such an alert is usually real, answered by the probability of a label and not by text. It
-/// shows the rule, the count and the columns' names, and no cell: nobody but the operator can move the answer.
-pub fn label(alert: &Alert, columns: &[&str]) -> Prompt {
-    let tags = alert.rule.get("tags").map(Value::to_string).unwrap_or_default();
-    label_for(&format!(
-        "Rule: {}\nTags: {}\nColumns: {}\nRows: {}",
-        text::as_data(alert.rule_name(), 80),
-        text::as_data(&tags, 80),
-        text::as_data(&columns.join(", "), 120),
-        alert.data.len
-    ))
+/// Whether such an alert is usually real, and how severe it is ([`opinion_questions`]). It shows the rule, the count and the
+/// columns' names, and no cell: nobody but the operator can move the answer.
+pub fn opinion(alert: &Alert, columns: &[&str], danger: &str) -> Prompt {
+    let columns = text::as_data(&columns.join(", "), 120);
+    opinion_on(guidance_of(alert, danger), &columns, &alert.data.len.to_string())
 }
 
 /// The same question about nothing: what the model answers from habit.
-pub fn label_baseline() -> Prompt {
-    label_for("Rule: N/A\nTags: N/A\nColumns: N/A\nRows: N/A")
+pub fn opinion_on_nothing() -> Prompt {
+    opinion_on(guidance("N/A", "N/A", "N/A", "N/A"), "N/A", "N/A")
 }
 
-fn label_for(alert: &str) -> Prompt {
-    let mut prompt = Prompt::new(
-        SYSTEM,
-        format!("{alert}\nIs an alert like this usually a true positive or a false positive?"),
+fn opinion_on(guidance: String, columns: &str, rows: &str) -> Prompt {
+    let user = format!(
+        "Columns: {columns}\nRows: {rows}\nIs an alert like this usually a true positive or a false positive, and how \
+         severe is it?"
     );
-    prompt.answer = "It is usually a ".to_owned();
-    prompt
+    Prompt { guidance, ..Prompt::new(SYSTEM, user) }
 }
 
-/// True first.
-pub const LABELS: [&str; 2] = ["true positive", "false positive"];
+/// The closed lists of [`opinion`].
+pub fn opinion_questions() -> [Question; 2] {
+    let question = |answer: &str, candidates: &[&str]| Question {
+        answer: answer.to_owned(),
+        candidates: candidates.iter().map(|text| (*text).to_owned()).collect(),
+    };
+    [
+        question("It is usually a ", &LABELS),
+        question("The severity is ", &Severity::ALL.map(Severity::as_str)),
+    ]
+}
 
 pub const TITLE_CHARS: usize = 80;
 pub const SUMMARY_CHARS: usize = 160;

@@ -1,20 +1,25 @@
-//! How one alert is read, top to bottom: notes, numbers, a bounded view, the model's words, and their check.
+//! How one alert is read, in two steps. First the verdict: notes, numbers, the model's opinion. Then the prose: a
+//! bounded view, the model's words, and their check. Between them lies nothing but the verdict itself, so that the
+//! second step can follow the first after a restart.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use super::advice;
+use super::answer::Answer;
 use super::field::Role;
 use super::notes::{Judgement, Notes};
 use super::observable;
-use super::prompt::{self, EXPLANATION_CHARS, LABELS, MAX_ANSWER_TOKENS, SUMMARY_CHARS, TITLE_CHARS};
+use super::opinion::{Leaning, Opinion};
+use super::prompt::{self, MAX_ANSWER_TOKENS};
 use super::prose::Ground;
-use super::provider::{Completion, Control, Provider, ProviderError};
-use super::score::Evidence;
-use super::template::{self, Template};
-use super::verdict::{Cost, Prose, Verdict};
+use super::provider::{Call, Identity, Prompt, Provider, ProviderError};
+use super::score::{Evidence, Scores};
+use super::template;
+use super::verdict::{Cost, Verdict};
 use super::view::View;
 use crate::alert::Alert;
 
@@ -33,138 +38,237 @@ impl Default for Settings {
     }
 }
 
-/// A model with what triage keeps beside it.
+/// A model with what triage keeps beside it. Reads many alerts at the same time.
 pub struct Reader {
-    provider: Box<dyn Provider>,
-    settings: Settings,
-    /// How much likelier the model finds *true positive* when it is told nothing, in log-odds.
-    baseline: Option<f64>,
+    provider: Arc<dyn Provider>,
+    settings: Arc<Settings>,
+    /// What the model answers when it is told nothing.
+    habit: OnceCell<Option<Leaning>>,
 }
 
 impl Reader {
     pub fn new(provider: Box<dyn Provider>, settings: Settings) -> Self {
-        Self { provider, settings, baseline: None }
+        Self { provider: provider.into(), settings: Arc::new(settings), habit: OnceCell::new() }
     }
 
-    /// The verdict on one alert. Fails where the model gives no answer at all; an answer that is not usable is
-    /// replaced by code's text and named in the verdict's cost.
-    pub fn read(&mut self, alert: &Alert, control: &Control) -> Result<Verdict, ProviderError> {
+    pub fn model(&self) -> &Identity {
+        self.provider.model()
+    }
+
+    pub fn is_alive(&self) -> bool {
+        self.provider.is_alive()
+    }
+
+    /// Asks what is the same for all alerts.
+    pub async fn warm_up(&self) {
+        if let Err(error) = self.habit(&Call::default()).await {
+            tracing::debug!(%error, "the model is not warm");
+        }
+    }
+
+    /// The verdict on one alert, its prose by code. Fails where the model gives no answer at all.
+    pub async fn judge(&self, alert: &Arc<Alert>, call: &Call) -> Result<Verdict, ProviderError> {
         let began = Instant::now();
-        let notes = self.settings.notes.clone();
-        let judgement = notes.judge(alert);
-        let evidence = Evidence::of(alert, judgement);
-        let view = View::of(alert);
-        let columns: Vec<&str> = view.columns.iter().map(|column| column.path.as_str()).collect();
-        let scores = evidence.score(self.label(alert, &columns, control)?);
-
-        let observables = observable::extract(&alert.data.value);
-        let template = template::write(alert, &view, judgement, scores);
-        let source = view.most_frequent(&template::SOURCES).map(|(_, value, _)| value);
-        let user = view.most_frequent(&[Role::User]).map(|(_, value, _)| value);
-        let is_dismissed = matches!(judgement, Judgement::Dismissed(_));
-        let theme = advice::theme(alert);
-        let (steps, danger) = match is_dismissed {
-            true => (advice::steps_when_dismissed(source), ""),
-            false => (advice::steps(theme, source, user), advice::danger(theme)),
-        };
-
-        let mut words = Words::of(&template, &steps);
-        let mut cost = Cost {
-            model: self.provider.model().name.clone(),
-            model_sha256: self.provider.model().sha256.clone(),
+        let (subject, settings) = (Arc::clone(alert), Arc::clone(&self.settings));
+        let Draft { evidence, question, mut verdict } =
+            aside(move || Draft::of(&subject, &settings.notes)).await?;
+        verdict.opinion = self.opinion(&question, call).await?;
+        verdict.take(evidence.score(verdict.opinion));
+        let Identity { name, sha256 } = self.provider.model().clone();
+        verdict.cost = Cost {
+            model: name,
+            model_sha256: sha256,
+            verdict_compute_seconds: began.elapsed().as_secs_f64(),
             ..Cost::default()
         };
+        Ok(verdict)
+    }
+
+    /// The same verdict with the model's prose, as far as it holds. What is not usable stays code's, and the verdict's
+    /// cost names it. Fails where the model gives no answer at all.
+    pub async fn describe(
+        &self,
+        alert: &Arc<Alert>,
+        mut verdict: Verdict,
+        call: &Call,
+    ) -> Result<Verdict, ProviderError> {
+        let began = Instant::now();
         let mut budget = self.settings.data_tokens;
-        let (shown, answer) = loop {
-            let shown = view.show(budget, &|text| self.provider.count_tokens(text));
-            let prompt = prompt::prose(alert, &shown, &template, danger, judgement, scores);
-            let asked = self.provider.complete(&prompt, &prompt::schema(&steps), MAX_ANSWER_TOKENS, control);
-            match asked {
+        let answered = loop {
+            let (subject, told) = (Arc::clone(alert), verdict.clone());
+            let (settings, provider) = (Arc::clone(&self.settings), Arc::clone(&self.provider));
+            let assignment =
+                aside(move || Assignment::of(&subject, &told, &settings.notes, budget, &*provider)).await?;
+            let Some(Assignment { prompt, steps, ground }) = assignment else {
+                break Err("the notes have changed since the verdict".to_owned());
+            };
+            let schema = prompt::schema(&steps);
+            match self.provider.complete(&prompt, &schema, MAX_ANSWER_TOKENS, call).await {
                 // A small context, or a language that takes many tokens: once with half the data.
                 Err(ProviderError::TooLong(_)) if budget == self.settings.data_tokens && budget > 1 => {
-                    budget /= 2
+                    budget /= 2;
                 }
-                Err(ProviderError::TooLong(reason) | ProviderError::Unusable(reason)) => {
-                    break (shown, Err(reason));
-                }
+                Err(ProviderError::TooLong(reason) | ProviderError::Unusable(reason)) => break Err(reason),
                 Err(error) => return Err(error),
-                Ok(completion) => break (shown, Ok(completion)),
+                Ok(completion) => break Ok((completion, steps, ground)),
             }
         };
-        match answer {
-            Ok(completion) => {
-                let trusted = trusted(alert, judgement, &template, danger, &columns);
-                let trusted: Vec<&str> = trusted.iter().map(String::as_str).collect();
-                let ground =
-                    Ground::new(&observables, &shown.values, &trusted, scores.severity, is_dismissed);
-                words.take(&completion, &ground, &steps, &mut cost);
+        match answered {
+            Ok((completion, steps, ground)) => {
+                verdict.cost.prompt_tokens = completion.prompt_tokens;
+                verdict.cost.cached_tokens = completion.cached_tokens;
+                verdict.cost.completion_tokens = completion.completion_tokens;
+                verdict.cost.seconds_to_first_token = completion.time_to_first_token.as_secs_f64();
+                verdict = aside(move || match Answer::parse(&completion.text) {
+                    Ok(answer) => answer.put_into(verdict, &ground, &steps),
+                    Err(reason) => verdict.without_prose(&reason),
+                })
+                .await?;
             }
-            Err(reason) => cost.templated.push(format!("all: {reason}")),
+            Err(reason) => verdict = verdict.without_prose(&reason),
         }
-        cost.seconds = began.elapsed().as_secs_f64();
-        Ok(Verdict {
-            title: words.title,
-            summary: words.summary,
-            severity: scores.severity,
-            confidence: scores.confidence,
-            false_positive_score: scores.false_positive,
-            risk_score: scores.risk,
-            explanation: words.explanation,
-            mitigations: words.mitigations,
-            affected_entities: observable::entities(&observables),
-            recommended_action: words.recommended_action,
-            note: match judgement {
-                Judgement::Silent => None,
-                Judgement::Kept(note) | Judgement::Mentioned(note) | Judgement::Dismissed(note) => {
-                    Some(note.text.clone())
-                }
-            },
-            cost,
-        })
+        verdict.cost.prose_compute_seconds = began.elapsed().as_secs_f64();
+        Ok(verdict)
     }
 
-    /// The model's probability of *true positive*, against what it says when it is told nothing; `None` where it
-    /// gives none.
-    fn label(
-        &mut self,
-        alert: &Alert,
-        columns: &[&str],
-        control: &Control,
-    ) -> Result<Option<f64>, ProviderError> {
-        if self.baseline.is_none() {
-            self.baseline = self.log_odds(&prompt::label_baseline(), control)?;
-        }
-        let Some(baseline) = self.baseline else { return Ok(None) };
-        let odds = self.log_odds(&prompt::label(alert, columns), control)?;
-        Ok(odds.map(|odds| 1.0 / (1.0 + (baseline - odds).exp())))
+    /// What the model finds likely against what it says when it is told nothing.
+    async fn opinion(&self, question: &Prompt, call: &Call) -> Result<Opinion, ProviderError> {
+        let habit = self.habit(call).await?;
+        let told = self.leaning(question, call).await?;
+        Ok(habit.zip(told).map_or(Opinion::default(), |(habit, told)| told.against(&habit)))
     }
 
-    fn log_odds(
-        &mut self,
-        prompt: &super::provider::Prompt,
-        control: &Control,
-    ) -> Result<Option<f64>, ProviderError> {
-        match self.provider.score(prompt, &LABELS, control) {
-            Ok(scores) => Ok(match scores[..] {
-                [real, false_alarm] if (real - false_alarm).is_finite() => Some(real - false_alarm),
-                _ => None,
-            }),
+    /// Asked once, by whoever comes first and for all: nothing is more urgent.
+    async fn habit(&self, call: &Call) -> Result<Option<Leaning>, ProviderError> {
+        let first = Call { priority: u8::MAX, ..call.clone() };
+        let nothing = prompt::opinion_on_nothing();
+        self.habit.get_or_try_init(|| self.leaning(&nothing, &first)).await.copied()
+    }
+
+    async fn leaning(&self, prompt: &Prompt, call: &Call) -> Result<Option<Leaning>, ProviderError> {
+        match self.provider.score(prompt, &prompt::opinion_questions(), call).await {
+            Ok(answer) => Ok(Leaning::of(&answer)),
             Err(ProviderError::TooLong(_) | ProviderError::Unusable(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-/// Texts that prove a word, beside the rows.
+/// Our own work on an alert, which may have thousands of rows: not on a thread that others wait for.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ProviderError> {
+    let defect = |error| ProviderError::Failed(format!("a defect of ours: {error}"));
+    tokio::task::spawn_blocking(work).await.map_err(defect)
+}
+
+/// A verdict as code alone gives it, and what the model is asked for its numbers.
+struct Draft {
+    evidence: Evidence,
+    question: Prompt,
+    verdict: Verdict,
+}
+
+impl Draft {
+    fn of(alert: &Alert, notes: &Notes) -> Self {
+        let judgement = notes.judge(alert);
+        let evidence = Evidence::of(alert, judgement);
+        // No opinion moves the severity.
+        let scores = evidence.score(Opinion::default());
+        let view = View::of(alert);
+        let template = template::write(alert, &view, judgement, scores.severity);
+        let steps = steps(alert, &view, judgement);
+        let danger = advice::danger(advice::theme(alert));
+        Self {
+            evidence,
+            question: prompt::opinion(alert, &columns(&view), danger),
+            verdict: Verdict {
+                title: template.title,
+                summary: template.summary,
+                severity: scores.severity,
+                confidence: scores.confidence,
+                false_positive_score: scores.false_positive,
+                risk_score: scores.risk,
+                explanation: template.explanation,
+                mitigations: steps.iter().take(3).cloned().collect(),
+                affected_entities: observable::entities(&observable::extract(&alert.data.value)),
+                recommended_action: steps.into_iter().next().unwrap_or_default(),
+                note: judgement.statement().map(|statement| statement.text.clone()),
+                opinion: Opinion::default(),
+                cost: Cost::default(),
+            },
+        }
+    }
+}
+
+impl Verdict {
+    fn take(&mut self, scores: Scores) {
+        self.severity = scores.severity;
+        self.confidence = scores.confidence;
+        self.false_positive_score = scores.false_positive;
+        self.risk_score = scores.risk;
+    }
+}
+
+/// What the model is to write about, and what its words are held against.
+struct Assignment {
+    prompt: Prompt,
+    /// What it may choose from.
+    steps: Vec<String>,
+    ground: Ground,
+}
+
+impl Assignment {
+    /// `budget` is tokens of log data. `None` where the verdict rests on another note than `notes` give now.
+    fn of(
+        alert: &Alert,
+        verdict: &Verdict,
+        notes: &Notes,
+        budget: usize,
+        provider: &dyn Provider,
+    ) -> Option<Self> {
+        let judgement = notes.judge(alert);
+        if judgement.statement().map(|statement| &statement.text) != verdict.note.as_ref() {
+            return None;
+        }
+        let view = View::of(alert);
+        let danger = advice::danger(advice::theme(alert));
+        let shown = view.show(budget, &|text| provider.count_tokens(text));
+        let prompt = prompt::prose(alert, &shown, &verdict.summary, danger, judgement, verdict.severity);
+        let trusted = trusted(alert, judgement, verdict, danger, &columns(&view));
+        let ground = Ground::new(
+            &observable::extract(&alert.data.value),
+            &shown.values,
+            &trusted.iter().map(String::as_str).collect::<Vec<_>>(),
+            verdict.severity,
+            judgement.is_dismissed(),
+        );
+        Some(Self { prompt, steps: steps(alert, &view, judgement), ground })
+    }
+}
+
+fn columns<'a>(view: &'a View<'_>) -> Vec<&'a str> {
+    view.columns.iter().map(|column| column.path.as_str()).collect()
+}
+
+/// What can be done about such an alert.
+fn steps(alert: &Alert, view: &View<'_>, judgement: Judgement<'_>) -> Vec<String> {
+    let source = view.most_frequent(&template::SOURCES).map(|(_, value, _)| value);
+    let user = view.most_frequent(&[Role::User]).map(|(_, value, _)| value);
+    match judgement.is_dismissed() {
+        true => advice::steps_when_dismissed(source),
+        false => advice::steps(advice::theme(alert), source, user),
+    }
+}
+
+/// Texts that prove a word, beside the rows. The verdict's are code's: it was not described yet.
 fn trusted(
     alert: &Alert,
     judgement: Judgement<'_>,
-    template: &Template,
+    verdict: &Verdict,
     danger: &str,
     columns: &[&str],
 ) -> Vec<String> {
-    let mut texts: Vec<String> =
-        [template.title.as_str(), &template.summary, &template.explanation, danger].map(str::to_owned).into();
+    let texts = [verdict.title.as_str(), &verdict.summary, &verdict.explanation, danger];
+    let mut texts: Vec<String> = texts.map(str::to_owned).into();
     for name in ["id", "name", "description", "group", "tags"] {
         match alert.rule.get(name) {
             Some(Value::String(text)) => texts.push(text.clone()),
@@ -175,93 +279,8 @@ fn trusted(
         }
     }
     texts.extend(columns.iter().map(|column| (*column).to_owned()));
-    if let Judgement::Dismissed(note) | Judgement::Mentioned(note) | Judgement::Kept(note) = judgement {
-        texts.push(note.text.clone());
-    }
+    texts.extend(judgement.statement().map(|statement| statement.text.clone()));
     texts
-}
-
-/// The texts of a verdict: code's first, the model's where they hold.
-struct Words {
-    title: String,
-    summary: String,
-    explanation: String,
-    mitigations: Vec<String>,
-    recommended_action: String,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    title: String,
-    summary: String,
-    explanation: String,
-    mitigations: Vec<String>,
-    recommended_action: String,
-}
-
-impl Words {
-    fn of(template: &Template, steps: &[String]) -> Self {
-        let Template { title, summary, explanation } = template.clone();
-        let recommended_action = steps.first().cloned().unwrap_or_default();
-        Self {
-            title,
-            summary,
-            explanation,
-            mitigations: steps.iter().take(3).cloned().collect(),
-            recommended_action,
-        }
-    }
-
-    fn take(&mut self, completion: &Completion, ground: &Ground, steps: &[String], cost: &mut Cost) {
-        cost.prompt_tokens = completion.prompt_tokens;
-        cost.cached_tokens = completion.cached_tokens;
-        cost.completion_tokens = completion.completion_tokens;
-        cost.seconds_to_first_token = completion.time_to_first_token.as_secs_f64();
-        let answer: Answer = match serde_json::from_str(&completion.text) {
-            Ok(answer) => answer,
-            Err(error) => {
-                cost.templated.push(format!("all: the answer does not fit: {error}"));
-                return;
-            }
-        };
-        let texts = [
-            ("title", &mut self.title, &answer.title, TITLE_CHARS),
-            ("summary", &mut self.summary, &answer.summary, SUMMARY_CHARS),
-            ("explanation", &mut self.explanation, &answer.explanation, EXPLANATION_CHARS),
-        ];
-        for (name, text, written, max_chars) in texts {
-            let kept = match name {
-                "title" => ground.keep_title(written, max_chars),
-                _ => ground.keep(written, max_chars),
-            };
-            match kept {
-                // The facts stay beside the model's explanation.
-                Ok(kept) if name == "explanation" => {
-                    let end = if kept.ends_with(['.', '!', '?', '…']) { "" } else { "." };
-                    *text = format!("{kept}{end} {text}");
-                }
-                Ok(kept) => *text = kept,
-                Err(reason) => cost.templated.push(format!("{name}: {reason}")),
-            }
-        }
-        // The model's choice first, the rest of the usual steps after it.
-        let chosen = answer.mitigations.iter().filter(|step| steps.contains(step)).chain(steps);
-        let mut mitigations: Vec<String> = Vec::new();
-        for step in chosen {
-            if mitigations.len() < 3 && !mitigations.contains(step) {
-                mitigations.push(step.clone());
-            }
-        }
-        self.mitigations = mitigations;
-        if steps.contains(&answer.recommended_action) {
-            self.recommended_action = answer.recommended_action;
-        }
-        cost.prose = match cost.templated.len() {
-            0 => Prose::Model,
-            3.. => Prose::Template,
-            _ => Prose::Mixed,
-        };
-    }
 }
 
 #[cfg(test)]

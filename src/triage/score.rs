@@ -3,7 +3,8 @@
 //! Inputs: **level** L, the rule's (0-100); **volume** V = min(5, ⌊log2(rows / size)⌋), 0-5, where the rule has a
 //! minimum `size`; **spread** S = min(4, distinct values in address, user and host columns - 1), 0-4; **note**, what the
 //! operator's `false_positive` text says (silent, kept, mentioned, dismissed); **model** M = ⌊10 (p - 0.5)⌉, -5 to 5, where
-//! p is the model's probability of the label *true positive*, M = 0 without one.
+//! p is the model's probability of the label *true positive*, M = 0 without one; **agreement** A = 3 where the severity that
+//! the model finds likeliest is the computed one, -3 where it is two or three steps away, else 0; 0 where a note dismisses.
 //!
 //! - points P = min(100, L + V + S); a rule at a Sigma word (10, 30, 50, 75, 90) stays in its word's band.
 //! - `false_positive_score` = 45 - 0.3 L - V - S - M, plus 20 where a note mentions, at least 0;
@@ -11,13 +12,13 @@
 //! - `risk_score` = P (100 - false_positive_score) / 100.
 //! - `severity`: Critical from 85 points, High from 65, Medium from 40, else Low; Low where a note dismisses.
 //! - `confidence` = 40, +15 where there are rows, +10 where a clean column names somebody, +5 where the rule has a
-//!   description, +25 where a note dismisses, +5 where it mentions, +2 |M|/5 rounded, -15 where rows were cut; 5-95.
+//!   description, +25 where a note dismisses, +5 where it mentions, +2 |M|/5 rounded, +A, -15 where rows were cut; 5-95.
 //!
 //! All are rounded to whole numbers. Nothing here is calibrated: it is a prior, made by hand.
 //!
-//! What an attacker can move: the model is asked for its label with the rule, counts and column names, never with
-//! a cell's text, so free text in logs moves no number at all. Cells of identity columns count only by how many
-//! differ, which can raise points by at most 4, never lower them below the rule's level.
+//! What an attacker can move: the model is asked for its opinion with the rule, counts and column names, never with
+//! a cell's text (see [`super::opinion`]), so free text in logs moves no number at all. Cells of identity columns count
+//! only by how many differ, which can raise points by at most 4, never lower them below the rule's level.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,6 +27,7 @@ use serde_json::Value;
 
 use super::field::{self, Roles};
 use super::notes::Judgement;
+use super::opinion::Opinion;
 use super::verdict::Severity;
 use crate::alert::Alert;
 
@@ -88,9 +90,9 @@ impl Evidence {
         }
     }
 
-    /// `true_positive` is the model's probability of that label, 0-1.
-    pub fn score(&self, true_positive: Option<f64>) -> Scores {
-        let model = true_positive
+    pub fn score(&self, opinion: Opinion) -> Scores {
+        let model = opinion
+            .true_positive
             .filter(|p| p.is_finite())
             .map_or(0.0, |p| (10.0 * (p.clamp(0.0, 1.0) - 0.5)).round());
         let level = f64::from(self.level.min(100));
@@ -119,6 +121,7 @@ impl Evidence {
             + when(dismissed, 25.0)
             + when(self.note == Note::Mentioned, 5.0)
             + (2.0 * model.abs() / 5.0).round()
+            + if dismissed { 0.0 } else { agreement(opinion.severity, severity) }
             - when(self.is_cut, 15.0);
         Scores {
             severity,
@@ -126,6 +129,15 @@ impl Evidence {
             false_positive: false_positive as u8,
             risk: (points * (100.0 - false_positive) / 100.0).round() as u8,
         }
+    }
+}
+
+/// A of the module's text.
+fn agreement(likeliest: Option<Severity>, computed: Severity) -> f64 {
+    match likeliest.map(|likeliest| (likeliest as i8).abs_diff(computed as i8)) {
+        Some(0) => 3.0,
+        Some(2..) => -3.0,
+        _ => 0.0,
     }
 }
 
@@ -181,7 +193,11 @@ mod tests {
         "Scanner 10.0.0.5 runs daily vulnerability scans. Ignore alerts where source_ip is 10.0.0.5.";
 
     fn scores(alert: &Alert) -> Scores {
-        Evidence::of(alert, Notes::parse(NOTE).judge(alert)).score(None)
+        Evidence::of(alert, Notes::parse(NOTE).judge(alert)).score(Opinion::default())
+    }
+
+    fn finds(true_positive: Option<f64>) -> Opinion {
+        Opinion { true_positive, severity: None }
     }
 
     #[test]
@@ -243,7 +259,7 @@ mod tests {
     proptest! {
         #[test]
         fn numbers_stay_in_their_bounds(evidence in evidence(), p in proptest::option::of(-1.0..2.0f64)) {
-            let scores = evidence.score(p);
+            let scores = evidence.score(finds(p));
             prop_assert!(scores.risk <= 100 && (5..=95).contains(&scores.confidence));
             let dismissed = evidence.note == Note::Dismissed;
             let bounds = if dismissed { 81..=90 } else { 0..=70 };
@@ -253,7 +269,7 @@ mod tests {
         #[test]
         fn a_higher_level_is_never_less_severe(evidence in evidence(), p in proptest::option::of(0.0..1.0f64)) {
             let higher = Evidence { level: (evidence.level + 1).min(100), ..evidence };
-            let (low, high) = (evidence.score(p), higher.score(p));
+            let (low, high) = (evidence.score(finds(p)), higher.score(finds(p)));
             prop_assert!(low.severity <= high.severity);
             prop_assert!(low.risk <= high.risk);
             prop_assert!(low.false_positive >= high.false_positive);
@@ -261,10 +277,18 @@ mod tests {
 
         #[test]
         fn the_model_moves_little_and_no_severity(evidence in evidence(), p in 0.0..1.0f64) {
-            let (without, with) = (evidence.score(None), evidence.score(Some(p)));
+            let (without, with) = (evidence.score(finds(None)), evidence.score(finds(Some(p))));
             prop_assert_eq!(without.severity, with.severity);
             prop_assert!(without.false_positive.abs_diff(with.false_positive) <= 5);
             prop_assert!(without.risk.abs_diff(with.risk) <= 6);
+        }
+
+        #[test]
+        fn the_models_severity_moves_confidence_alone_and_little(evidence in evidence(), likeliest in 0..4usize) {
+            let opinion = Opinion { true_positive: None, severity: Some(Severity::ALL[likeliest]) };
+            let (without, with) = (evidence.score(Opinion::default()), evidence.score(opinion));
+            prop_assert!(without.confidence.abs_diff(with.confidence) <= 3);
+            prop_assert_eq!(Scores { confidence: 0, ..without }, Scores { confidence: 0, ..with });
         }
 
         #[test]

@@ -3,8 +3,8 @@
 
 use super::field::Role;
 use super::notes::Judgement;
-use super::score::Scores;
 use super::text;
+use super::verdict::Severity;
 use super::view::View;
 use crate::alert::Alert;
 
@@ -16,7 +16,7 @@ pub struct Template {
     pub explanation: String,
 }
 
-pub fn write(alert: &Alert, view: &View<'_>, judgement: Judgement<'_>, scores: Scores) -> Template {
+pub fn write(alert: &Alert, view: &View<'_>, judgement: Judgement<'_>, severity: Severity) -> Template {
     let rule = text::as_data(alert.rule_name(), 120);
     let rows = rows(alert.data.len);
     let source = view.most_frequent(&SOURCES).map(|(_, value, _)| value);
@@ -53,10 +53,9 @@ pub fn write(alert: &Alert, view: &View<'_>, judgement: Judgement<'_>, scores: S
         explanation += &format!(" The rows have {}.", spread.join(", "));
     }
     explanation += &match judgement {
-        Judgement::Dismissed(_) => format!(
-            " An operator's note says to ignore this, so the severity is {}.",
-            scores.severity.as_str()
-        ),
+        Judgement::Dismissed(_) => {
+            format!(" An operator's note says to ignore this, so the severity is {}.", severity.as_str())
+        }
         Judgement::Mentioned(_) => " An operator's note names the source as known.".to_owned(),
         Judgement::Kept(_) => " An operator's note says not to ignore this.".to_owned(),
         Judgement::Silent => " No operator's note applies.".to_owned(),

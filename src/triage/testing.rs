@@ -1,10 +1,13 @@
 //! Alerts and a scripted provider for the tests of this family.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::provider::{Completion, Control, Identity, Prompt, Provider, ProviderError};
+use super::provider::{Call, Completion, Identity, Prompt, Provider, ProviderError, Question};
 use crate::alert::{Alert, Data};
 use crate::clock::Window;
 
@@ -32,12 +35,15 @@ pub(crate) fn count_tokens(text: &str) -> usize {
 pub(crate) struct Scripted {
     identity: Identity,
     behaviour: Behaviour,
+    is_dead: AtomicBool,
+    working: Arc<AtomicUsize>,
 }
 
 enum Behaviour {
     Answer(String),
     Fail(ProviderError),
-    Panic(&'static str),
+    Die(&'static str),
+    /// Scores at once and writes for ever.
     Endless,
 }
 
@@ -53,7 +59,8 @@ impl Default for Scripted {
 
 impl Scripted {
     fn new(behaviour: Behaviour) -> Self {
-        Self { identity: Identity { name: "scripted".into(), sha256: "00".into() }, behaviour }
+        let identity = Identity { name: "scripted".into(), sha256: "00".into() };
+        Self { identity, behaviour, is_dead: AtomicBool::default(), working: Arc::default() }
     }
 
     pub(crate) fn answering(title: &str, summary: &str, explanation: &str) -> Self {
@@ -72,47 +79,66 @@ impl Scripted {
         Self::new(Behaviour::Fail(error))
     }
 
-    pub(crate) fn panicking(message: &'static str) -> Self {
-        Self::new(Behaviour::Panic(message))
+    /// Dies at the first question, whatever it is.
+    pub(crate) fn dying(reason: &'static str) -> Self {
+        Self::new(Behaviour::Die(reason))
     }
 
     pub(crate) fn endless() -> Self {
         Self::new(Behaviour::Endless)
     }
+
+    /// How many answers are being written.
+    pub(crate) fn working(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.working)
+    }
+
+    fn die(&self, reason: &str) -> ProviderError {
+        self.is_dead.store(true, Ordering::SeqCst);
+        ProviderError::Died(reason.to_owned())
+    }
 }
 
+#[async_trait]
 impl Provider for Scripted {
     fn model(&self) -> &Identity {
         &self.identity
-    }
-
-    fn context(&self) -> usize {
-        2_048
     }
 
     fn count_tokens(&self, text: &str) -> usize {
         count_tokens(text)
     }
 
-    fn complete(
-        &mut self,
+    fn is_alive(&self) -> bool {
+        !self.is_dead.load(Ordering::SeqCst)
+    }
+
+    async fn complete(
+        &self,
         prompt: &Prompt,
         _schema: &Value,
         _max_tokens: usize,
-        control: &Control,
+        call: &Call,
     ) -> Result<Completion, ProviderError> {
         match &self.behaviour {
             Behaviour::Fail(error) => Err(error.clone()),
-            Behaviour::Panic(message) => std::panic::panic_any(*message),
-            Behaviour::Endless => loop {
-                if control.is_cancelled() {
-                    return Err(ProviderError::Cancelled);
+            Behaviour::Die(reason) => Err(self.die(reason)),
+            Behaviour::Endless => {
+                // As the engine: work that only the call's control ends.
+                let (control, working) = (call.control.clone(), self.working());
+                working.fetch_add(1, Ordering::SeqCst);
+                let work = move || {
+                    while !control.is_cancelled() && !control.is_past_deadline() {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    working.fetch_sub(1, Ordering::SeqCst);
+                    control.is_cancelled()
+                };
+                match tokio::task::spawn_blocking(work).await {
+                    Ok(true) => Err(ProviderError::Cancelled),
+                    _ => Err(ProviderError::Deadline),
                 }
-                if control.is_past_deadline() {
-                    return Err(ProviderError::Deadline);
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            },
+            }
             Behaviour::Answer(text) => Ok(Completion {
                 text: text.clone(),
                 prompt_tokens: count_tokens(&prompt.system) + count_tokens(&prompt.user),
@@ -125,12 +151,15 @@ impl Provider for Scripted {
         }
     }
 
-    fn score(
-        &mut self,
+    async fn score(
+        &self,
         _prompt: &Prompt,
-        candidates: &[&str],
-        _control: &Control,
-    ) -> Result<Vec<f64>, ProviderError> {
-        Ok(vec![-1.0; candidates.len()])
+        questions: &[Question],
+        _call: &Call,
+    ) -> Result<Vec<Vec<f64>>, ProviderError> {
+        if let Behaviour::Die(reason) = &self.behaviour {
+            return Err(self.die(reason));
+        }
+        Ok(questions.iter().map(|question| vec![-1.0; question.candidates.len()]).collect())
     }
 }

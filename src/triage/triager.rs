@@ -1,36 +1,43 @@
-//! The model's own thread. It loads the model in the background, reads one alert at a time, and is started again
-//! by the next request where it died.
+//! The model and its life: loaded in the background, asked by many alerts at the same time, opened again by the next
+//! request where it died.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use watchpost_engine::{Options, Source};
 
 use super::provider::local::Local;
-use super::provider::{Control, Identity, Provider, ProviderError};
+use super::provider::{Call, Control, Identity, Provider, ProviderError};
 use super::reader::{Reader, Settings};
 use super::verdict::Verdict;
 use crate::alert::Alert;
 
-/// Owns the model and its thread. Shared behind an `Arc`; calls take turns.
+/// Owns the model. Calls run together, the most urgent first.
 pub struct Triager {
     open: Arc<Open>,
     settings: Settings,
-    state: watch::Sender<State>,
-    worker: Mutex<Option<Worker>>,
-    turn: tokio::sync::Mutex<()>,
-    current: Mutex<Arc<AtomicBool>>,
-    closed: AtomicBool,
+    model: watch::Sender<Loaded>,
+    loader: Mutex<Option<JoinHandle<()>>>,
+    closing: CancellationToken,
 }
 
-/// Makes the provider, on the model's thread.
+/// Makes the provider, on a thread of its own.
 type Open = dyn Fn() -> Result<Box<dyn Provider>, ProviderError> + Send + Sync;
+
+#[derive(Clone)]
+enum Loaded {
+    Loading,
+    Ready(Arc<Reader>),
+    Unavailable(String),
+    Stopped,
+}
 
 /// Where the model is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,21 +46,21 @@ pub enum State {
     Ready(Identity),
     /// It could not be loaded; every triage fails with this reason.
     Unavailable(String),
-    /// Its thread ended: at shutdown, or by a panic, and then the next request starts it again.
+    /// It was shut down, or it died, and then the next request opens it again.
     Stopped,
 }
 
-/// Why there is no verdict.
+/// Why there is no verdict, or no prose.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TriageError {
-    #[error("no verdict within {} s: allow more time, or use a smaller model", .limit.as_secs_f64())]
+    #[error("no answer within {} s: allow more time, or use a smaller model", .limit.as_secs_f64())]
     Deadline { limit: Duration },
     #[error("cancelled")]
     Cancelled,
     #[error("the model cannot be loaded: {reason}")]
     Unavailable { reason: String },
-    /// A defect of ours; the thread is started again by the next request.
-    #[error("the model's thread died: {reason}")]
+    /// A defect of ours, perhaps by another alert that was read at the same time: worth another attempt.
+    #[error("the model died: {reason}")]
     Died { reason: String },
     #[error("{reason}")]
     Failed { reason: String },
@@ -62,13 +69,14 @@ pub enum TriageError {
 }
 
 impl Triager {
-    /// Starts the thread, which loads a GGUF in the background. Never fails: what is wrong with the model is said by
+    /// Starts to load a GGUF in the background. Never fails: what is wrong with the model is said by
     /// [`state`](Self::state) and by each triage.
     pub fn local(source: Source, options: Options, settings: Settings) -> Self {
         Self::start(settings, move || Ok(Box::new(Local::open(&source, &options)?)))
     }
 
-    /// Like [`local`](Self::local), with any provider. `open` is called on the model's thread, again after a panic.
+    /// Like [`local`](Self::local), with any provider. `open` is called on a thread of its own, again where the
+    /// provider died.
     pub fn start(
         settings: Settings,
         open: impl Fn() -> Result<Box<dyn Provider>, ProviderError> + Send + Sync + 'static,
@@ -76,170 +84,207 @@ impl Triager {
         let triager = Self {
             open: Arc::new(open),
             settings,
-            state: watch::Sender::new(State::Loading),
-            worker: Mutex::new(None),
-            turn: tokio::sync::Mutex::new(()),
-            current: Mutex::new(Arc::default()),
-            closed: AtomicBool::new(false),
+            model: watch::Sender::new(Loaded::Loading),
+            loader: Mutex::default(),
+            closing: CancellationToken::new(),
         };
-        *lock(&triager.worker) = triager.spawn().ok();
+        triager.load();
         triager
     }
 
-    /// The verdict on one alert, within `limit` of real time; waiting for another call's turn or for the model to load
-    /// counts. The alert is copied once, for the model's thread. Dropping the future cancels the work.
-    pub async fn triage(&self, alert: &Alert, limit: Duration) -> Result<Verdict, TriageError> {
-        let deadline = Instant::now().checked_add(limit);
-        let _turn = self.turn.lock().await;
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(TriageError::ShutDown);
+    /// Waits for the model and lets it read what is the same for all alerts, so that the first one need not wait for that.
+    /// What goes wrong is said by the first alert.
+    pub async fn warm_up(&self) {
+        if let Loaded::Ready(reader) = self.settled().await {
+            reader.warm_up().await;
         }
-        let cancel = CancelOnDrop(Arc::default());
-        *lock(&self.current) = Arc::clone(&cancel.0);
-        let control = Control { deadline, cancel: Arc::clone(&cancel.0) };
-        let (reply, answer) = oneshot::channel();
-        self.send(Job { alert: alert.clone(), control, reply })?;
-        match answer.await {
-            Ok(Ok(verdict)) => Ok(verdict),
-            Ok(Err(Refusal::Unavailable(reason))) => Err(TriageError::Unavailable { reason }),
-            Ok(Err(Refusal::Died(reason))) => Err(TriageError::Died { reason }),
-            Ok(Err(Refusal::Provider(error))) => Err(match error {
-                ProviderError::Deadline => TriageError::Deadline { limit },
-                ProviderError::Cancelled => TriageError::Cancelled,
-                other => TriageError::Failed { reason: other.to_string() },
-            }),
-            Err(_) => Err(TriageError::Died { reason: "it ended without an answer".to_owned() }),
+    }
+
+    /// The verdict on one alert, its prose by code, within `limit` of real time; waiting for the model to load counts.
+    /// Dropping the future cancels the work. So with the next two.
+    pub async fn judge(&self, alert: &Arc<Alert>, limit: Duration) -> Result<Verdict, TriageError> {
+        let (call, _cancel) = call(alert, Step::Verdict, limit);
+        let work = async {
+            let reader = self.reader(&call.control).await?;
+            reader.judge(alert, &call).await.map_err(|error| explain(error, limit))
+        };
+        self.unless_closed(work).await
+    }
+
+    /// The verdict with the model's prose.
+    pub async fn describe(
+        &self,
+        alert: &Arc<Alert>,
+        verdict: Verdict,
+        limit: Duration,
+    ) -> Result<Verdict, TriageError> {
+        let (call, _cancel) = call(alert, Step::Prose, limit);
+        let work = async {
+            let reader = self.reader(&call.control).await?;
+            reader.describe(alert, verdict, &call).await.map_err(|error| explain(error, limit))
+        };
+        self.unless_closed(work).await
+    }
+
+    /// Both steps, each within `limit`. Prose that cannot be had does not take the verdict with it.
+    pub async fn triage(&self, alert: &Alert, limit: Duration) -> Result<Verdict, TriageError> {
+        let alert = Arc::new(alert.clone());
+        let verdict = self.judge(&alert, limit).await?;
+        match self.describe(&alert, verdict.clone(), limit).await {
+            Err(error @ (TriageError::Cancelled | TriageError::ShutDown)) => Err(error),
+            Err(error) => Ok(verdict.without_prose(&error.to_string())),
+            Ok(verdict) => Ok(verdict),
         }
     }
 
     pub fn state(&self) -> State {
-        self.state.borrow().clone()
+        State::of(&self.model.borrow())
     }
 
     /// Waits until the model is loaded, or cannot be.
     pub async fn loaded(&self) -> State {
-        let mut state = self.state.subscribe();
-        match state.wait_for(|state| *state != State::Loading).await {
-            Ok(state) => state.clone(),
-            Err(_) => State::Stopped,
+        State::of(&self.settled().await)
+    }
+
+    /// Cancels what is under way, refuses what comes, and waits for the model: at most one step of it, or its loading.
+    pub async fn shutdown(&self) {
+        self.closing.cancel();
+        let loader = lock(&self.loader).take();
+        let model = &self.model;
+        // The loader first: it would put a model in place of `Stopped`.
+        let joined = tokio::task::spawn_blocking(move || loader.map_or(Ok(()), JoinHandle::join)).await;
+        let last = model.send_replace(Loaded::Stopped);
+        let dropped = tokio::task::spawn_blocking(move || drop(last)).await;
+        if !matches!((joined, dropped), (Ok(Ok(())), Ok(()))) {
+            error!("the model did not end in order");
         }
     }
 
-    /// Ends the triage under way, between two tokens; it answers [`TriageError::Cancelled`].
-    pub fn cancel(&self) {
-        lock(&self.current).store(true, Ordering::Relaxed);
+    async fn unless_closed(
+        &self,
+        work: impl Future<Output = Result<Verdict, TriageError>>,
+    ) -> Result<Verdict, TriageError> {
+        if self.closing.is_cancelled() {
+            return Err(TriageError::ShutDown);
+        }
+        tokio::select! {
+            () = self.closing.cancelled() => Err(TriageError::Cancelled),
+            result = work => result,
+        }
     }
 
-    /// Cancels, refuses what comes, and waits for the thread: at most one step of the model, or its loading.
-    pub async fn shutdown(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.cancel();
-        let worker = lock(&self.worker).take();
-        if let Some(Worker { jobs, thread }) = worker {
-            drop(jobs);
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                error!("the model's thread did not end in order");
+    /// The model that is loaded; one that died is opened again.
+    async fn reader(&self, control: &Control) -> Result<Arc<Reader>, TriageError> {
+        loop {
+            match self.settled().await {
+                Loaded::Ready(reader) if reader.is_alive() => return Ok(reader),
+                Loaded::Ready(dead) => self.load_again(&dead),
+                Loaded::Unavailable(reason) => return Err(TriageError::Unavailable { reason }),
+                Loaded::Stopped | Loaded::Loading => return Err(TriageError::ShutDown),
+            }
+            if control.is_past_deadline() {
+                return Err(TriageError::Died { reason: "it could not be opened again in time".to_owned() });
             }
         }
     }
 
-    fn send(&self, job: Job) -> Result<(), TriageError> {
-        let mut worker = lock(&self.worker);
-        let job = match worker.as_ref() {
-            Some(Worker { jobs, .. }) => match jobs.send(job) {
-                Ok(()) => return Ok(()),
-                Err(mpsc::SendError(job)) => job,
-            },
-            None => job,
-        };
-        self.state.send_replace(State::Loading);
-        let died = |reason: String| TriageError::Died { reason };
-        let fresh = self.spawn().map_err(|error| died(format!("it cannot be started: {error}")))?;
-        fresh.jobs.send(job).map_err(|_| died("it ended at once".to_owned()))?;
-        *worker = Some(fresh);
-        Ok(())
+    async fn settled(&self) -> Loaded {
+        let mut model = self.model.subscribe();
+        let settled = model.wait_for(|model| !matches!(model, Loaded::Loading)).await;
+        settled.map_or(Loaded::Stopped, |model| model.clone())
     }
 
-    fn spawn(&self) -> std::io::Result<Worker> {
-        let (jobs, queue) = mpsc::channel();
-        let (open, settings, state) = (Arc::clone(&self.open), self.settings.clone(), self.state.clone());
-        let thread = std::thread::Builder::new()
-            .name("model".to_owned())
-            .spawn(move || work(&*open, settings, &state, queue))?;
-        Ok(Worker { jobs, thread })
+    /// Unless somebody else has begun to.
+    fn load_again(&self, dead: &Arc<Reader>) {
+        let is_ours = self.model.send_if_modified(|model| {
+            let is_same = matches!(model, Loaded::Ready(reader) if Arc::ptr_eq(reader, dead));
+            if is_same {
+                *model = Loaded::Loading;
+            }
+            is_same
+        });
+        if is_ours {
+            self.load();
+        }
+    }
+
+    fn load(&self) {
+        let (open, settings, model) = (Arc::clone(&self.open), self.settings.clone(), self.model.clone());
+        let started = std::thread::Builder::new().name("model-loader".to_owned()).spawn(move || {
+            model.send_replace(load(&*open, settings));
+        });
+        match started {
+            Ok(loader) => *lock(&self.loader) = Some(loader),
+            Err(error) => {
+                let reason = format!("its loader cannot be started: {error}");
+                self.model.send_replace(Loaded::Unavailable(reason));
+            }
+        }
     }
 }
 
 impl Drop for Triager {
     fn drop(&mut self) {
-        self.cancel();
+        self.closing.cancel();
     }
 }
 
-struct Worker {
-    jobs: mpsc::Sender<Job>,
-    thread: JoinHandle<()>,
+impl State {
+    fn of(model: &Loaded) -> Self {
+        match model {
+            Loaded::Loading => Self::Loading,
+            Loaded::Ready(reader) if reader.is_alive() => Self::Ready(reader.model().clone()),
+            Loaded::Unavailable(reason) => Self::Unavailable(reason.clone()),
+            Loaded::Ready(_) | Loaded::Stopped => Self::Stopped,
+        }
+    }
 }
 
-struct Job {
-    alert: Alert,
-    control: Control,
-    reply: oneshot::Sender<Result<Verdict, Refusal>>,
+/// The two questions about an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Step {
+    Verdict,
+    Prose,
 }
 
-enum Refusal {
-    Unavailable(String),
-    Died(String),
-    Provider(ProviderError),
+impl Step {
+    /// The higher level goes first; at the same level verdicts go before prose.
+    fn priority(self, level: u8) -> u8 {
+        2 * level.min(100) + u8::from(self == Self::Verdict)
+    }
 }
 
-/// The thread: ends when the sender of jobs is dropped, or after a panic, because nothing is known then of the
-/// model's state.
-fn work(open: &Open, settings: Settings, state: &watch::Sender<State>, queue: mpsc::Receiver<Job>) {
+fn call(alert: &Alert, step: Step, limit: Duration) -> (Call, CancelOnDrop) {
+    let cancel = CancelOnDrop(Arc::default());
+    let deadline = Instant::now().checked_add(limit);
+    let control = Control { deadline, cancel: Arc::clone(&cancel.0) };
+    (Call { priority: step.priority(alert.level()), control }, cancel)
+}
+
+fn explain(error: ProviderError, limit: Duration) -> TriageError {
+    match error {
+        ProviderError::Deadline => TriageError::Deadline { limit },
+        ProviderError::Cancelled => TriageError::Cancelled,
+        ProviderError::Died(reason) => TriageError::Died { reason },
+        ProviderError::TooLong(reason) | ProviderError::Unusable(reason) | ProviderError::Failed(reason) => {
+            TriageError::Failed { reason }
+        }
+    }
+}
+
+fn load(open: &Open, settings: Settings) -> Loaded {
     let began = Instant::now();
-    let opened = catch_unwind(AssertUnwindSafe(open));
-    let mut reader = match opened {
+    let reason = match catch_unwind(AssertUnwindSafe(open)) {
         Ok(Ok(provider)) => {
-            let model = provider.model().clone();
-            info!(
-                name = model.name,
-                sha256 = model.sha256,
-                seconds = began.elapsed().as_secs_f64(),
-                "model loaded"
-            );
-            state.send_replace(State::Ready(model));
-            Ok(Reader::new(provider, settings))
+            let (model, seconds) = (provider.model(), began.elapsed().as_secs_f64());
+            info!(name = model.name, sha256 = model.sha256, seconds, "model loaded");
+            return Loaded::Ready(Arc::new(Reader::new(provider, settings)));
         }
-        Ok(Err(reason)) => Err(reason.to_string()),
-        Err(panic) => Err(format!("it panicked: {}", message(&*panic))),
+        Ok(Err(reason)) => reason.to_string(),
+        Err(panic) => format!("it panicked: {}", message(&*panic)),
     };
-    if let Err(reason) = &reader {
-        error!(reason, "the model cannot be loaded, alerts go out without a verdict");
-        state.send_replace(State::Unavailable(reason.clone()));
-    }
-    while let Ok(Job { alert, control, reply }) = queue.recv() {
-        let (answer, is_dead) = match &mut reader {
-            Err(reason) => (Err(Refusal::Unavailable(reason.clone())), false),
-            Ok(_) if control.is_cancelled() => (Err(Refusal::Provider(ProviderError::Cancelled)), false),
-            Ok(_) if control.is_past_deadline() => (Err(Refusal::Provider(ProviderError::Deadline)), false),
-            Ok(reader) => match catch_unwind(AssertUnwindSafe(|| reader.read(&alert, &control))) {
-                Ok(answer) => (answer.map_err(Refusal::Provider), false),
-                Err(panic) => (Err(Refusal::Died(message(&*panic))), true),
-            },
-        };
-        if is_dead {
-            error!(alert = alert.id, "the model's thread died, the next alert starts it again");
-            state.send_replace(State::Stopped);
-            // Before the answer, so that the next request finds nobody here.
-            drop(queue);
-            reply.send(answer).ok();
-            return;
-        }
-        // Whoever dropped the receiver no longer wants the verdict.
-        reply.send(answer).ok();
-    }
-    state.send_replace(State::Stopped);
+    error!(reason, "the model cannot be loaded, alerts go out without a verdict");
+    Loaded::Unavailable(reason)
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
@@ -269,6 +314,7 @@ mod tests {
 
     use super::*;
     use crate::triage::testing::{Scripted, alert};
+    use crate::triage::verdict::Prose;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
@@ -277,14 +323,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_alert_gets_its_verdict_from_the_thread() {
+    async fn an_alert_gets_its_verdict_and_then_its_prose() {
         let triager = triager(Scripted::default);
         assert!(matches!(triager.loaded().await, State::Ready(_)));
-        let verdict = triager.triage(&alert(75, json!([{ "source_ip": "10.0.0.6" }])), LIMIT).await.unwrap();
-        assert_eq!(verdict.affected_entities, ["10.0.0.6"]);
+        let subject = Arc::new(alert(75, json!([{ "source_ip": "10.0.0.6" }])));
+        let verdict = triager.judge(&subject, LIMIT).await.unwrap();
+        assert_eq!((verdict.cost.prose, verdict.cost.completion_tokens), (Prose::Template, 0));
+        let described = triager.describe(&subject, verdict.clone(), LIMIT).await.unwrap();
+        assert_ne!((described.cost.prose, described.cost.completion_tokens), (Prose::Template, 0));
+        assert_eq!(described.affected_entities, ["10.0.0.6"]);
+        assert_eq!(described.risk_score, verdict.risk_score);
         triager.shutdown().await;
         assert_eq!(triager.state(), State::Stopped);
-        assert_eq!(triager.triage(&alert(75, json!([])), LIMIT).await, Err(TriageError::ShutDown));
+        assert_eq!(triager.triage(&subject, LIMIT).await, Err(TriageError::ShutDown));
     }
 
     #[tokio::test]
@@ -299,39 +350,74 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dead_thread_says_so_and_is_started_again() {
+    async fn a_dead_model_says_so_and_is_opened_again_by_the_next_request() {
         static STARTS: AtomicUsize = AtomicUsize::new(0);
         let triager = triager(|| match STARTS.fetch_add(1, Ordering::SeqCst) {
-            0 => Scripted::panicking("boom"),
+            0 => Scripted::dying("boom"),
             _ => Scripted::default(),
         });
-        let error = triager.triage(&alert(75, json!([])), LIMIT).await.unwrap_err();
-        assert_eq!(error, TriageError::Died { reason: "boom".into() });
-        assert!(triager.triage(&alert(75, json!([])), LIMIT).await.is_ok());
+        let subject = Arc::new(alert(75, json!([])));
+        let together = tokio::join!(triager.judge(&subject, LIMIT), triager.judge(&subject, LIMIT));
+        let died = Err(TriageError::Died { reason: "boom".into() });
+        assert!(together == (died.clone(), died));
+        assert_eq!(triager.state(), State::Stopped);
+        let together = tokio::join!(triager.judge(&subject, LIMIT), triager.judge(&subject, LIMIT));
+        assert!(together.0.is_ok() && together.1.is_ok());
         assert_eq!(STARTS.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]
-    async fn a_deadline_and_a_cancel_are_told_apart() {
+    async fn a_deadline_of_the_prose_keeps_the_verdict() {
         let triager = triager(Scripted::endless);
         let limit = Duration::from_millis(50);
-        let error = triager.triage(&alert(75, json!([])), limit).await.unwrap_err();
-        assert_eq!(error, TriageError::Deadline { limit });
-        let cancel = async {
+        let verdict = triager.triage(&alert(75, json!([])), limit).await.unwrap();
+        assert_eq!(verdict.cost.prose, Prose::Template);
+        let reason = "all: no answer within 0.05 s: allow more time, or use a smaller model";
+        assert_eq!(verdict.cost.templated, [reason]);
+    }
+
+    #[tokio::test]
+    async fn shutdown_cancels_all_that_is_under_way() {
+        let triager = triager(Scripted::endless);
+        let shutdown = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            triager.cancel();
+            triager.shutdown().await;
         };
         let subject = alert(75, json!([]));
-        let (answer, ()) = tokio::join!(triager.triage(&subject, LIMIT), cancel);
-        assert_eq!(answer, Err(TriageError::Cancelled));
+        let calls = async { tokio::join!(triager.triage(&subject, LIMIT), triager.triage(&subject, LIMIT)) };
+        let (answers, ()) = tokio::join!(calls, shutdown);
+        assert_eq!(answers, (Err(TriageError::Cancelled), Err(TriageError::Cancelled)));
     }
 
     #[tokio::test]
     async fn a_dropped_call_frees_the_model() {
-        let triager = triager(Scripted::endless);
+        let script = Scripted::endless();
+        let working = script.working();
+        let slot = Mutex::new(Some(script));
+        let open = move || match lock(&slot).take() {
+            Some(script) => Ok(Box::new(script) as Box<dyn Provider>),
+            None => Err(ProviderError::Failed("opened twice".into())),
+        };
+        let triager = Triager::start(Settings::default(), open);
         let subject = alert(75, json!([]));
         let call = triager.triage(&subject, Duration::from_secs(3600));
         assert!(tokio::time::timeout(Duration::from_millis(50), call).await.is_err());
+        while working.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         triager.shutdown().await;
+    }
+
+    #[test]
+    fn a_higher_level_goes_first_and_a_verdict_before_prose_of_its_level() {
+        let order = [
+            (Step::Prose, 0),
+            (Step::Verdict, 0),
+            (Step::Prose, 50),
+            (Step::Verdict, 50),
+            (Step::Prose, 100),
+            (Step::Verdict, 100),
+        ];
+        assert!(order.map(|(step, level)| step.priority(level)).is_sorted());
     }
 }

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// What triage says of an alert. The first fields are clickagentic's, by name and meaning; prose is the
-/// model's, every number is computed by code (see [`score`](super::score)).
+use super::opinion::Opinion;
+
+/// What triage says of an alert. The first fields are clickagentic's, by name and meaning; prose is code's until the
+/// model's is there, every number is computed by code (see [`score`](super::score)).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     pub title: String,
@@ -26,7 +28,17 @@ pub struct Verdict {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     #[serde(default)]
+    pub opinion: Opinion,
+    #[serde(default)]
     pub cost: Cost,
+}
+
+impl Verdict {
+    /// Says that the prose stays code's, and why.
+    pub fn without_prose(mut self, reason: &str) -> Self {
+        self.cost.templated.push(format!("all: {reason}"));
+        self
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -38,6 +50,8 @@ pub enum Severity {
 }
 
 impl Severity {
+    pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Low => "Low",
@@ -55,13 +69,28 @@ pub struct Cost {
     pub model: String,
     /// Of the model file, hexadecimal.
     pub model_sha256: String,
-    /// Of the question for prose; the label question before it has about 250, most of them cached.
+    /// Of the question for prose.
+    #[serde(default)]
     pub prompt_tokens: usize,
     /// Of those, taken from the prefix cache.
+    #[serde(default)]
     pub cached_tokens: usize,
+    #[serde(default)]
     pub completion_tokens: usize,
-    /// From the start of triage to the verdict, without waiting in the queue or for the model to load.
-    pub seconds: f64,
+    /// From the alert's creation until its verdict was there: waiting in the queue and for the model included. Absent
+    /// where no queue was waited in (`watchpost triage`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_to_verdict: Option<f64>,
+    /// From the alert's creation until its prose was there, by the model or for good by code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_to_prose: Option<f64>,
+    /// Our work and the model's for the verdict alone, without waiting in the queue or for the model to load. What is
+    /// computed beside it slows it. So with the next.
+    #[serde(default)]
+    pub verdict_compute_seconds: f64,
+    /// The same for the prose; 0 before it.
+    #[serde(default)]
+    pub prose_compute_seconds: f64,
     /// From the question for prose to the first token of its answer; 0 where there is no answer.
     #[serde(default)]
     pub seconds_to_first_token: f64,
@@ -118,6 +147,7 @@ mod tests {
             affected_entities: vec!["10.0.0.6".into()],
             recommended_action: "r".into(),
             note: Some("n".into()),
+            opinion: Opinion::default(),
             cost: Cost::default(),
         };
         assert_eq!(

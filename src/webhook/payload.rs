@@ -7,7 +7,8 @@ use crate::clock::Timestamp;
 use crate::triage::{Triage, clickagentic};
 
 /// The default body: field for field what clickdetect 1.18.4 sends, with `clickagentic` once there is a verdict,
-/// and, where triage is on for the alert, `triage` (`pending`, `done`, `failed`) and `triage_error`.
+/// and, where triage is on for the alert, `triage` (`pending`, `judged`: the text is code's and the model's may follow,
+/// `done`, `failed`) and `triage_error`.
 pub(super) fn body(message: &Message<'_>) -> Map<String, Value> {
     let alert = message.alert;
     let mut body = Map::new();
@@ -31,6 +32,10 @@ pub(super) fn body(message: &Message<'_>) -> Map<String, Value> {
         Triage::Skipped => {}
         Triage::Pending => {
             body.insert("triage".into(), "pending".into());
+        }
+        Triage::Judged { verdict } => {
+            body.insert("clickagentic".into(), clickagentic(verdict));
+            body.insert("triage".into(), "judged".into());
         }
         Triage::Done { verdict } => {
             body.insert("clickagentic".into(), clickagentic(verdict));
@@ -63,6 +68,7 @@ pub(super) mod tests {
     use super::*;
     use crate::alert::{Alert, Data};
     use crate::clock::Window;
+    use crate::triage::opinion::Opinion;
     use crate::triage::verdict::{Cost, Severity, Verdict};
 
     fn map(value: Value) -> Map<String, Value> {
@@ -101,6 +107,7 @@ pub(super) mod tests {
                 summary: "203.0.113.9 failed 7 times as root.".into(),
                 severity: Severity::High,
                 note: None,
+                opinion: Opinion::default(),
                 confidence: 70,
                 false_positive_score: 5,
                 risk_score: 80,
@@ -132,9 +139,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn pending_and_failed_triage_are_said() {
+    fn pending_judged_and_failed_triage_are_said() {
         let pending = body_with(&Triage::Pending);
         assert_eq!((pending.get("triage"), pending.get("clickagentic")), (Some(&json!("pending")), None));
+        let Triage::Done { verdict } = done() else { unreachable!("it is done") };
+        let judged = body_with(&Triage::Judged { verdict });
+        assert_eq!(judged["triage"], "judged");
+        assert_eq!(judged["clickagentic"], body_with(&done())["clickagentic"]);
         let failed = body_with(&Triage::Failed { reason: "no model".into() });
         assert_eq!((&failed["triage"], &failed["triage_error"]), (&json!("failed"), &json!("no model")));
     }

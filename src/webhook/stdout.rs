@@ -10,6 +10,7 @@ use crate::alert::{Alert, Data};
 use crate::config::yaml::Node;
 use crate::config::{FromYaml, Reader, section};
 use crate::text;
+use crate::triage::verdict::Cost;
 use crate::triage::{Triage, Verdict};
 
 use super::{ComposeError, Message, Outgoing, Webhook, payload, severity};
@@ -163,6 +164,10 @@ impl Block {
             Triage::Failed { reason } => {
                 self.field("verdict", &format!("none, triage failed: {}", wide(reason)))
             }
+            Triage::Judged { verdict } => {
+                self.verdict(verdict);
+                self.field("", "the text is a template's: the model's follows");
+            }
             Triage::Done { verdict } => self.verdict(verdict),
         }
     }
@@ -190,6 +195,9 @@ impl Block {
             let name = if index == 0 { "steps" } else { "" };
             self.field(name, &format!("{}. {}", index + 1, wide(step)));
         }
+        if verdict.cost.verdict_compute_seconds > 0.0 {
+            self.field("took", &took(&verdict.cost));
+        }
     }
 
     /// `name` in a column of its own; `value` is escaped already.
@@ -205,6 +213,19 @@ impl Block {
     fn paint(&self, colour: &str, text: &str) -> String {
         if self.colour { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
+}
+
+/// Seconds of work, and when the alert had it: the rest is waiting.
+fn took(cost: &Cost) -> String {
+    let step = |name: &str, work: f64, after: Option<f64>| {
+        let after = after.map_or(String::new(), |after| format!(", there after {after:.2} s"));
+        format!("{name} {work:.2} s{after}")
+    };
+    let mut took = step("verdict", cost.verdict_compute_seconds, cost.seconds_to_verdict);
+    if cost.prose_compute_seconds > 0.0 {
+        took += &format!("; {}", step("text", cost.prose_compute_seconds, cost.seconds_to_prose));
+    }
+    took
 }
 
 fn shown(value: &Json) -> String {

@@ -8,6 +8,7 @@ use watchpost::cli::check::{Code, check};
 use watchpost::config::Runner;
 use watchpost::rule::load::RuleSet;
 use watchpost::rule::template;
+use watchpost::triage::{Config, Deliver};
 
 /// A folder with these files.
 fn folder(files: &[(&str, &str)]) -> TempDir {
@@ -300,6 +301,36 @@ rule: |-
     assert_eq!(runner.detectors[1].tenant, "all", "merged from the other");
     assert!(!runner.detectors[1].active, "`off` is a boolean here");
     assert_eq!(runner.triage.unwrap().from_level, 10);
+}
+
+#[test]
+fn how_triage_works_is_checked_to_the_value() {
+    let runner = "
+detectors:
+  d: {name: D, for: 5m, rules: [a.yml]}
+triage:
+  deliver: DELIVER
+  batch: BATCH
+  niceness: NICENESS
+";
+    let with = |deliver: &str, batch: &str, niceness: &str| {
+        let text = runner.replace("DELIVER", deliver).replace("BATCH", batch).replace("NICENESS", niceness);
+        folder(&[("runner.yml", &text), ("a.yml", RULE)])
+    };
+    let good = with("verdict", "64", "0");
+    let triage = Runner::load(&good.path().join("runner.yml")).runner.unwrap().triage.unwrap();
+    assert_eq!((triage.deliver, triage.batch, triage.niceness), (Deliver::Verdict, 64, 0));
+    let defaults = Config::default();
+    assert_eq!((defaults.deliver, defaults.batch, defaults.niceness), (Deliver::Prose, 8, 10));
+    let (text, code) = checked(&with("later", "0", "20"));
+    assert_eq!(code, Code::Configuration);
+    for line in [
+        "runner.yml:5:12: triage.deliver: `later` is not a time to deliver: write `prose` or `verdict`",
+        "runner.yml:6:10: triage.batch: `0` is not between 1 and 64",
+        "runner.yml:7:13: triage.niceness: `20` is not between 0 and 19",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
 }
 
 #[test]

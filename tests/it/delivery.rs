@@ -17,7 +17,7 @@ use watchpost::clock::{Clock, Window};
 use watchpost::http::{Destination, Http, HttpError, Request};
 use watchpost::store::alerts::{self, Handling, Queueing};
 use watchpost::store::outbox::{self, Delivery as Row, Which};
-use watchpost::store::{Access, Store};
+use watchpost::store::{Access, Store, queue};
 use watchpost::triage::Triage;
 use watchpost::webhook::delivery::{Delivery, GRACE};
 use watchpost::webhook::{self, generic, stdout};
@@ -78,7 +78,7 @@ impl Site {
     async fn settle(&self, id: &str) {
         let (id, now) = (id.to_owned(), self.clock.now());
         let triage = Triage::Failed { reason: "no model".into() };
-        self.store.write(move |tx| alerts::settle(tx, &id, &triage, now)).await.unwrap();
+        self.store.write(move |tx| queue::settle(tx, &id, &triage, now)).await.unwrap();
         self.store.signals().outbox_changed.notify_one();
     }
 

@@ -14,6 +14,8 @@ use axum::routing::post;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
+use watchpost::store::{Access, Store, alerts};
+use watchpost::triage::Triage;
 
 const RULES: usize = 50;
 
@@ -105,6 +107,74 @@ async fn no_window_and_no_alert_is_lost_however_often_the_process_is_killed() {
         assert!(at.unwrap() >= until, "{rule}: delivered to {at:?}, and {until} was searched");
     }
     println!("{kills} kills, {alerts} alerts in {RULES} rules, {:.0} s", began.elapsed().as_secs_f64());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_between_verdict_and_prose_goes_on_at_the_prose() {
+    let messages = crate::receiver::Receiver::start([]).await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("rules")).unwrap();
+    // The first window is an hour long; those after the restarts are short and find nothing.
+    let rule = "id: scan\nname: Port scan\nlevel: 60\ndescription: One address tried many ports.\n\
+                rule: SELECT '203.0.113.9' AS source_ip, i AS port FROM range(30) AS numbers(i) WHERE {{ endtime }} - {{ startime }} >= 3600\n";
+    std::fs::write(dir.path().join("rules/scan.yml"), rule).unwrap();
+    let runner = dir.path().join("runner.yml");
+    let text = format!(
+        "datasource: {{type: duckdb}}\nstore: scan.db\n\
+         webhooks:\n  hook: {{type: generic, url: '{}'}}\n\
+         detectors:\n  once:\n    name: once\n    for: 1h\n    rules: ['rules/*.yml']\n    webhooks: [hook]\n\
+         triage: {{deadline: 1h, model: {:?}}}\n",
+        messages.url(),
+        crate::triage::model_path()
+    );
+    std::fs::write(&runner, text).unwrap();
+    let store = dir.path().join("scan.db");
+
+    let mut first = start(&runner);
+    let judged = wait_for(&store, |triage| triage.verdict().cloned()).await;
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let left = wait_for(&store, |triage| Some(triage.clone())).await;
+    assert!(matches!(left, Triage::Judged { .. }), "killed between the steps: {left:?}");
+    assert!(messages.received().is_empty());
+
+    let mut second = start(&runner);
+    let done = wait_for(&store, |triage| match triage {
+        Triage::Done { verdict } => Some((**verdict).clone()),
+        _ => None,
+    })
+    .await;
+    assert_eq!(done.cost.seconds_to_verdict, judged.cost.seconds_to_verdict, "it was not judged again");
+    assert_eq!((done.severity, done.risk_score), (judged.severity, judged.risk_score));
+    assert!(done.cost.completion_tokens > 0 && done.cost.seconds_to_prose > done.cost.seconds_to_verdict);
+    let began = Instant::now();
+    while messages.received().is_empty() && began.elapsed() < Duration::from_secs(20) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(messages.received()[0].body["triage"], "done");
+    terminate(&second);
+    assert!(second.wait().unwrap().success());
+    assert_eq!(messages.received().len(), 1);
+}
+
+/// What `wanted` finds in the triage of the one alert, read past the process that works on it.
+async fn wait_for<T>(store: &Path, wanted: impl Fn(&Triage) -> Option<T>) -> T {
+    let began = Instant::now();
+    let mut opened = None;
+    while began.elapsed() < Duration::from_secs(120) {
+        // At first there is no store, and then one without tables.
+        if opened.is_none() {
+            opened = Store::open(store, Access::Command).ok();
+        }
+        let found = opened.as_ref().map(|store| store.read_here(|connection| alerts::list(connection, 1)));
+        if let Some(Ok(found)) = found
+            && let Some(wanted) = found.first().and_then(|stored| wanted(&stored.triage))
+        {
+            return wanted;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("not within two minutes");
 }
 
 /// Waits until every rule was searched up to the second in which the wait began, and all that was found until then

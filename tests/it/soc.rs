@@ -18,11 +18,10 @@ use watchpost::config::Runner;
 use watchpost::datasource::{Datasource, Limits, QueryError, Rows};
 use watchpost::detector::{Search, Source, TriagePolicy, Watch, schedule};
 use watchpost::http::Http;
-use watchpost::pipeline::Pipeline;
+use watchpost::pipeline::{Pipeline, Reading};
 use watchpost::rule::load::RuleSet;
 use watchpost::rule::template::{self, Query};
 use watchpost::store::{Access, Store, alerts, rules};
-use watchpost::triage::Triager;
 use watchpost::webhook::Webhook;
 use watchpost::webhook::delivery::{Delivery, Print};
 
@@ -56,7 +55,7 @@ impl Soc {
     pub async fn start_with(
         runner: &str,
         files: &[File<'_>],
-        triager: Option<(Triager, TriagePolicy)>,
+        triage: Option<(Reading, TriagePolicy)>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -76,16 +75,15 @@ impl Soc {
             tasks: TaskTracker::new(),
             _hold: hold,
         };
-        soc.run(triager);
+        soc.run(triage);
         soc.settle().await;
         soc
     }
 
-    fn run(&mut self, triager: Option<(Triager, TriagePolicy)>) {
+    fn run(&mut self, triage: Option<(Reading, TriagePolicy)>) {
         let runner = load(&self.dir.path().join("runner.yml"));
         let environment = template::environment();
-        let (triager, policy) =
-            triager.map_or((None, None), |(triager, policy)| (Some(triager), Some(policy)));
+        let (reading, policy) = triage.unzip();
         for detector in &runner.detectors {
             let set = RuleSet::load(&runner, detector, &environment);
             let watch = Watch::new(detector.clone(), runner.max_detector_time, self.datasource.settings());
@@ -105,9 +103,8 @@ impl Soc {
                 shutdown,
             ));
         }
-        let has_model = triager.is_some();
-        let triage_limit = Duration::from_secs(600);
-        let pipeline = Pipeline { store: self.store.clone(), clock: self.clock, triager, triage_limit };
+        let has_model = reading.is_some();
+        let pipeline = Pipeline { store: self.store.clone(), clock: self.clock, reading };
         self.tasks.spawn(pipeline.run(self.shutdown.clone()));
         let webhooks: HashMap<String, Arc<dyn Webhook>> = runner
             .webhooks
@@ -160,13 +157,17 @@ impl Soc {
         self.tasks.wait().await;
     }
 
-    /// Stops, and starts again over the same store after `down`.
+    /// Stops, and starts again over the same store after `down`, without triage.
     pub async fn restart_after(&mut self, down: Duration) {
+        self.restart_with(down, None).await;
+    }
+
+    pub async fn restart_with(&mut self, down: Duration, triage: Option<(Reading, TriagePolicy)>) {
         self.stop().await;
         tokio::time::advance(down).await;
         self.shutdown = CancellationToken::new();
         self.tasks = TaskTracker::new();
-        self.run(None);
+        self.run(triage);
         self.settle().await;
     }
 
@@ -214,6 +215,8 @@ struct Answers {
     failure: Option<String>,
     rows: VecDeque<Vec<Value>>,
     always: Vec<Value>,
+    /// Queries that contain a text find these rows.
+    of_text: HashMap<String, Vec<Value>>,
     /// Queries that contain this text wait until they are released.
     stuck: Option<String>,
 }
@@ -235,6 +238,12 @@ impl Scripted {
     /// Every query finds these rows.
     pub fn answer_always(&self, rows: Value) {
         self.answers.lock().unwrap().always = rows.as_array().unwrap().clone();
+    }
+
+    /// Queries that contain `text` find these rows.
+    pub fn answer_to(&self, text: &str, rows: Value) {
+        let mut answers = self.answers.lock().unwrap();
+        answers.of_text.insert(text.into(), rows.as_array().unwrap().clone());
     }
 
     /// Queries that contain `text` hang until [`Scripted::release`].
@@ -308,7 +317,9 @@ impl Datasource for Scripted {
             return Err(QueryError::Unavailable(reason.clone()));
         }
         self.asked.lock().unwrap().push((query.to_owned(), window));
-        let rows = answers.rows.pop_front().unwrap_or_else(|| answers.always.clone());
+        let of_text =
+            answers.of_text.iter().find(|(text, _)| query.contains(*text)).map(|(_, rows)| rows.clone());
+        let rows = of_text.or_else(|| answers.rows.pop_front()).unwrap_or_else(|| answers.always.clone());
         let rows: Vec<Map<String, Value>> =
             rows.into_iter().map(|row| row.as_object().unwrap().clone()).collect();
         Ok(Rows { count: rows.len() as u64, rows, cut: None })

@@ -15,15 +15,18 @@ use watchpost_engine::{Options, Source};
 
 const LIMIT: Duration = Duration::from_secs(600);
 
-fn model() -> Source {
-    let path = std::env::var_os("WATCHPOST_TEST_MODEL").map_or_else(
+pub fn model_path() -> PathBuf {
+    std::env::var_os("WATCHPOST_TEST_MODEL").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/models/SmolLM2-135M-Instruct.Q4_1.gguf")),
         PathBuf::from,
-    );
-    Source::file(path).expect("the test model is installed: see CONTRIBUTING.md")
+    )
 }
 
-/// One model for all tests; they take turns.
+fn model() -> Source {
+    Source::file(model_path()).expect("the test model is installed: see CONTRIBUTING.md")
+}
+
+/// One model for all tests, which ask it together.
 static TRIAGER: LazyLock<Triager> = LazyLock::new(|| {
     let notes = Notes::parse(
         "Scanner 10.0.0.5 runs daily vulnerability scans and will trigger port-scan rules. \
@@ -93,7 +96,8 @@ fn check(verdict: &Verdict, alert: &Alert) {
 }
 
 fn without_times(mut verdict: Verdict) -> Verdict {
-    verdict.cost.seconds = 0.0;
+    verdict.cost.verdict_compute_seconds = 0.0;
+    verdict.cost.prose_compute_seconds = 0.0;
     verdict.cost.seconds_to_first_token = 0.0;
     verdict.cost.cached_tokens = 0;
     verdict
@@ -110,6 +114,30 @@ async fn a_brute_force_gets_the_same_verdict_twice() {
     assert!(first.affected_entities.contains(&"203.0.113.77".to_owned()));
     assert_ne!(other.summary, first.summary);
     assert_eq!(without_times(first), without_times(second));
+}
+
+#[tokio::test]
+async fn eight_alerts_at_once_get_the_verdicts_that_each_gets_alone() {
+    let alerts: Vec<Alert> = (0..8)
+        .map(|n| {
+            let rows: Vec<_> = (0..3 + n)
+                .map(|row| json!({ "source_ip": format!("203.0.113.{n}"), "user": "deploy", "port": 4000 + row }))
+                .collect();
+            let (name, level) = (["SSH brute force", "Port scan"][n % 2], [30, 60, 75, 90][n % 4]);
+            alert(name, level, "Many refused connections from one address.", json!(rows))
+        })
+        .collect();
+    let mut alone = Vec::new();
+    for alert in &alerts {
+        alone.push(without_times(triage(alert).await));
+    }
+    let tasks: Vec<_> = alerts
+        .into_iter()
+        .map(|alert| tokio::spawn(async move { without_times(triage(&alert).await) }))
+        .collect();
+    for (task, alone) in tasks.into_iter().zip(alone) {
+        assert_eq!(task.await.unwrap(), alone);
+    }
 }
 
 #[tokio::test]

@@ -2,36 +2,49 @@
 
 pub mod local;
 
+use async_trait::async_trait;
 use serde_json::Value;
-pub use watchpost_engine::{Completion, Control, Prompt};
+pub use watchpost_engine::{Completion, Control, Prompt, Question};
 
-/// A model that answers in JSON. It lives on one thread and is asked one thing at a time.
-pub trait Provider {
+/// A model that answers in JSON and in probabilities. It is asked by many at the same time, and what it says to one
+/// does not depend on what it is asked beside it. Dropping a call's future does not stop the work: `call.control` does.
+#[async_trait]
+pub trait Provider: Send + Sync {
     /// Its name and the sha256 of its file.
     fn model(&self) -> &Identity;
-
-    /// Most tokens of prompt and answer together.
-    fn context(&self) -> usize;
 
     /// Tokens of `text` as data. Called for every line that goes into a prompt, so it must be cheap.
     fn count_tokens(&self, text: &str) -> usize;
 
+    /// Whether it can still answer. One that cannot is opened again by the next request.
+    fn is_alive(&self) -> bool {
+        true
+    }
+
     /// An answer of at most `max_tokens` that fits the JSON schema, or why there is none.
-    fn complete(
-        &mut self,
+    async fn complete(
+        &self,
         prompt: &Prompt,
         schema: &Value,
         max_tokens: usize,
-        control: &Control,
+        call: &Call,
     ) -> Result<Completion, ProviderError>;
 
-    /// Log-probability of each candidate as what follows the prompt, in their order.
-    fn score(
-        &mut self,
+    /// Log-probability of each candidate of each question as what follows the prompt, in their order.
+    async fn score(
+        &self,
         prompt: &Prompt,
-        candidates: &[&str],
-        control: &Control,
-    ) -> Result<Vec<f64>, ProviderError>;
+        questions: &[Question],
+        call: &Call,
+    ) -> Result<Vec<Vec<f64>>, ProviderError>;
+}
+
+/// How urgent a question is, and how it is stopped.
+#[derive(Clone, Debug, Default)]
+pub struct Call {
+    /// Greater goes first.
+    pub priority: u8,
+    pub control: Control,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,4 +68,7 @@ pub enum ProviderError {
     /// The model does not work.
     #[error("{0}")]
     Failed(String),
+    /// It ended while it was asked; opened again it may answer.
+    #[error("{0}")]
+    Died(String),
 }
