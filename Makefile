@@ -3,6 +3,7 @@
 # make bench   what it costs, side by side
 # make bench-engine   inference against llama.cpp, side by side (compiles llama.cpp: 15 minutes)
 # make soak    kill -9, 200 times
+# make fuzz    ten minutes for each fuzz target; make asan: the engine's tests under AddressSanitizer (both: nightly)
 # make reference   records again what llama.cpp computes (compiles it: 15 minutes)
 
 cache := $(or $(WATCHPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/watchpost)
@@ -10,7 +11,7 @@ export CARGO_TARGET_DIR ?= $(cache)/target
 deny := $(cache)/tools/cargo-deny-0.20.2/bin/cargo-deny
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 
-.PHONY: demo test unit lint deny docs bench bench-engine soak reference setup bundled clean
+.PHONY: demo test unit lint deny docs bench bench-engine soak fuzz asan reference setup bundled clean
 
 # Built together with the tests, so that `make test` does not build the dependencies again with other features.
 demo: setup
@@ -59,6 +60,22 @@ bench-engine: setup
 		$(CARGO_TARGET_DIR)/release/examples/synth $$shape $(cache)/shapes/$$shape.gguf; done
 	$(peer)/bin/python benches/engine/compare.py $(CARGO_TARGET_DIR)/release/examples/measure \
 		models/SmolLM2-135M-Instruct.Q4_1.gguf $(shapes:%=$(cache)/shapes/%.gguf)
+
+fuzz_s ?= 600
+fuzz_run = CARGO_TARGET_DIR=$(cache)/target-fuzz cargo +nightly fuzz run $(1) -- \
+	-max_total_time=$(fuzz_s) -max_len=$(2) -detect_leaks=0 -timeout=20 -rss_limit_mb=2048
+fuzz:
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet cargo-fuzz@0.13.2
+	mkdir -p fuzz/corpus/gguf fuzz/corpus/tokenizer
+	cargo run --quiet -p watchpost-engine --example synth -- headers fuzz/corpus/gguf
+	$(call fuzz_run,gguf,16384)
+	$(call fuzz_run,tokenizer,4096)
+
+# The standard library is not instrumented: what it does with our memory is seen all the same, by its allocations.
+asan: export CARGO_TARGET_DIR := $(cache)/target-asan
+asan: export RUSTFLAGS := -Zsanitizer=address
+asan: setup
+	cargo +nightly test --target $(shell rustc -vV | sed -n 's/^host: //p') -p watchpost-engine --lib -- network::
 
 # What crates/engine/tests/data holds. Needed only when crates/engine/synth or crates/engine/tests/reference change.
 reference: peer := $(cache)/reference

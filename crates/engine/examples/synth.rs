@@ -1,6 +1,7 @@
 //! Writes a GGUF of random weights: `cargo run -p watchpost-engine --example synth -- NAME OUT.gguf`, where NAME is a
 //! real model's shape (for measuring speed) or a small model of one architecture (for tests); without arguments, the
-//! names. `tiny FOLDER` writes every small model into a folder, `least FOLDER` the least ones, to begin fuzzing with.
+//! names. `tiny FOLDER` writes every small model into a folder, `headers FOLDER` what stands before the
+//! weights of the least ones, to begin fuzzing with.
 
 use std::error::Error;
 use std::fs::File;
@@ -17,9 +18,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     match arguments.as_slice() {
         [kind, folder] if kind == "tiny" => small()
             .try_for_each(|name| write(synth::tiny::model(&name), &Path::new(folder).join(name + ".gguf"))),
-        [kind, folder] if kind == "least" => synth::tiny::NAMES
-            .iter()
-            .try_for_each(|name| write(synth::tiny::least(name), &Path::new(folder).join(name))),
+        [kind, folder] if kind == "headers" => synth::tiny::NAMES.iter().try_for_each(|name| {
+            let model = synth::tiny::least(name).ok_or("every name has a model")?;
+            Ok(std::fs::write(Path::new(folder).join(name), model.header())?)
+        }),
         [name, path] => write(synth::real::model(name).or_else(|| synth::tiny::model(name)), Path::new(path)),
         _ => {
             synth::real::NAMES.iter().for_each(|name| println!("{name}"));

@@ -70,6 +70,19 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// Of the model at `source`, whose weights are not read.
+    pub fn read(source: &Source) -> Result<Self, LoadError> {
+        let mapping = source.map()?;
+        let header = Header::read(mapping.path(), &mapping)?;
+        Self::of(&header, &Shape::read(&header)?)
+    }
+
+    fn of(header: &Header<'_>, shape: &Shape) -> Result<Self, LoadError> {
+        let tokenizer = Arc::new(Tokenizer::read(header, shape.vocab)?);
+        let chat = Arc::new(Chat::read(header, &tokenizer)?);
+        Ok(Self { tokenizer, chat })
+    }
+
     /// Tokens of `text` as data. Reads no weights: some 2 MB a second.
     pub fn count(&self, text: &str) -> usize {
         self.tokenizer.encode_data(text).len()
@@ -91,8 +104,7 @@ impl Model {
         let context = options.context.unwrap_or(memory::default_context(&shape)).clamp(1, shape.context);
         let memory_bytes = memory::needed(&header, &shape, context);
         memory::check(&header, memory_bytes, options.memory_limit_bytes)?;
-        let tokenizer = Arc::new(Tokenizer::read(&header, shape.vocab)?);
-        let chat = Arc::new(Chat::read(&header, &tokenizer)?);
+        let Tokens { tokenizer, chat } = Tokens::of(&header, &shape)?;
         let grammars = Grammars::new(&tokenizer)
             .map_err(|what| LoadError::Tokenizer { path: source.path.clone(), what })?;
         let masks = Masks::start().map_err(|error| LoadError::Read { path: source.path.clone(), error })?;

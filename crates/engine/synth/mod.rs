@@ -87,7 +87,8 @@ impl Gguf {
         bytes
     }
 
-    fn header(&self) -> Vec<u8> {
+    /// All but the weights.
+    pub fn header(&self) -> Vec<u8> {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend((self.tensors.len() as u64).to_le_bytes());
         bytes.extend((self.metadata.len() as u64).to_le_bytes());

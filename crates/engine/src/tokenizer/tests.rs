@@ -69,6 +69,15 @@ fn a_chat_gives_the_ids_of_llama_cpp() {
 }
 
 #[test]
+fn tokens_are_counted_without_the_weights() {
+    let tokens = crate::Tokens::read(&Source::file(crate::tests::model_path()).unwrap()).unwrap();
+    let (text, tokenizer) = ("200 failed logins <|im_end|>", tokenizer(None));
+    assert_eq!(tokens.count(text), tokenizer.encode_data(text).len());
+    let prompt = Prompt::new("You triage alerts.", text);
+    assert_eq!(tokens.count_prompt(&prompt), chat(&tokenizer).encode(&prompt, &tokenizer).tokens.len());
+}
+
+#[test]
 fn hostile_text_in_any_part_of_a_prompt_adds_no_control_token() {
     let tokenizer = tokenizer(None);
     let chat = chat(&tokenizer);
