@@ -261,6 +261,7 @@ fn burst(alerts: usize, batch: usize) -> Result<Burst> {
     let at = Timestamp::now().as_second() + scene::WARM_UP_S;
     scene::triaged_rules(dir.path(), &receiver.address.to_string(), alerts, batch, at)?;
     let service = Service::start(dir.path())?;
+    std::thread::sleep(Duration::from_secs(scene::WARM_UP_S as u64));
     let mut stored = Vec::new();
     wait(|| {
         stored = service.ask(&["alerts", "--limit", "100000"])?;

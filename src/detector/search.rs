@@ -63,10 +63,10 @@ impl Source {
     }
 }
 
-/// How alerts wait for their verdict.
+/// How alerts wait for triage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TriagePolicy {
-    /// Delivery waits that long for the verdict.
+    /// Delivery waits that long for verdict and prose.
     pub deadline: Duration,
     /// Alerts that may wait for the model at one time.
     pub capacity: usize,

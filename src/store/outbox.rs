@@ -113,7 +113,7 @@ pub enum Which {
     AllDead,
 }
 
-/// Makes one delivery for each webhook. The first attempt waits until `hold_until`, so that the verdict can
+/// Makes one delivery for each webhook. The first attempt waits until `hold_until`, so that verdict and prose can
 /// come along; an alert that waits for none has `hold_until` = `now`.
 pub fn create(
     tx: &Transaction<'_>,
@@ -360,6 +360,7 @@ mod tests {
     use super::*;
 
     const PENDING: &str = r#"{"state":"pending"}"#;
+    const JUDGED: &str = r#"{"state":"judged","verdict":{}}"#;
     const DONE: &str = r#"{"state":"done","verdict":{}}"#;
 
     /// The outbox over one alert table, on one connection.
@@ -498,6 +499,25 @@ mod tests {
         assert_eq!(outbox.claim("a", 9, 300), [], "one update, not two");
         let other = outbox.claim("b", 9, 300);
         assert_eq!((other.len(), other[0].kind, outbox.told(&other[0]).as_str()), (1, Kind::Alert, DONE));
+    }
+
+    #[test]
+    fn who_was_told_the_verdict_without_the_prose_gets_one_update() {
+        let mut outbox = Fixture::new();
+        outbox.alert("x", 50, &["a", "b"], JUDGED, 0, 30_000);
+        assert_eq!(outbox.claim("a", 9, 10), [], "it waits for the prose");
+        outbox.tx(|tx| on_judged(tx, "x", 10));
+        let first = outbox.claim("a", 9, 10).remove(0);
+        assert_eq!(outbox.told(&first), JUDGED);
+        outbox.end(&first, Outcome::Done);
+        outbox.settle("x", 20);
+        let update = outbox.claim("a", 9, 20);
+        assert_eq!((update.len(), update[0].kind, outbox.told(&update[0]).as_str()), (1, Kind::Update, DONE));
+        assert_eq!(
+            outbox.claim("b", 9, 20)[0].kind,
+            Kind::Alert,
+            "who was told nothing yet is told all at once"
+        );
     }
 
     #[test]

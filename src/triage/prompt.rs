@@ -18,30 +18,21 @@ English. Answer in JSON: title (what and who, at most ten words), summary (one s
 what the rows show, and why it matters), mitigations and recommended_action (choose).";
 
 /// What belongs to the rule and is the same for all of its alerts: computed once for them.
-fn guidance(name: &str, tags: &str, meaning: &str, danger: &str) -> String {
-    let mut guidance = format!("Alert: {name}\nTags: {tags}\n");
-    if !meaning.is_empty() {
+fn guidance(name: &str, meaning: &str) -> String {
+    let mut guidance = format!("Alert: {name}\n");
+    if !meaning.trim().is_empty() {
         guidance += &format!("Meaning: {meaning}\n");
     }
-    guidance + &format!("Danger: {danger}\n")
+    guidance
 }
 
-fn guidance_of(alert: &Alert, danger: &str) -> String {
-    let tags: Vec<&str> = match alert.rule.get("tags") {
-        Some(Value::Array(tags)) => tags.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    };
+fn guidance_of(alert: &Alert) -> String {
     let meaning = alert.rule.get("description").and_then(Value::as_str).unwrap_or_default();
-    guidance(
-        &text::as_data(alert.rule_name(), 80),
-        &text::as_data(&tags.join(", "), 80),
-        &text::as_data(meaning, 240),
-        danger,
-    )
+    guidance(&text::as_data(alert.rule_name(), 80), &text::as_data(meaning, 240))
 }
 
-/// The question for the verdict's texts; `danger` says why such an alert matters. The operator's note is not guidance:
-/// whether it applies depends on the rows.
+/// The question for the verdict's texts; `danger` says why such an alert matters. It is no guidance, though it belongs to the
+/// rule, since a small model heeds most what stands last; nor is the operator's note, which applies to rows.
 pub fn prose(
     alert: &Alert,
     shown: &Shown,
@@ -55,10 +46,10 @@ pub fn prose(
         user += &format!("Operator's note: {}\n", text::as_data(&statement.text, 200));
     }
     user += &format!(
-        "Facts: {summary} The severity is {}.\nWrite the note from the facts, in words.",
+        "Facts: {summary} {danger} The severity is {}.\nWrite the note from the facts, in words.",
         severity.as_str()
     );
-    Prompt { guidance: guidance_of(alert, danger), ..Prompt::new(SYSTEM, user) }
+    Prompt { guidance: guidance_of(alert), ..Prompt::new(SYSTEM, user) }
 }
 
 /// What the answer must fit: bounded texts, and steps to choose from.
@@ -85,20 +76,21 @@ fn words(least: usize, most: usize) -> Value {
 
 /// Whether such an alert is usually real, and how severe it is ([`opinion_questions`]). It shows the rule, the count and the
 /// columns' names, and no cell: nobody but the operator can move the answer.
-pub fn opinion(alert: &Alert, columns: &[&str], danger: &str) -> Prompt {
-    let columns = text::as_data(&columns.join(", "), 120);
-    opinion_on(guidance_of(alert, danger), &columns, &alert.data.len.to_string())
+pub fn opinion(alert: &Alert, columns: &[&str]) -> Prompt {
+    let tags = alert.rule.get("tags").map(Value::to_string).unwrap_or_default();
+    let (tags, columns) = (text::as_data(&tags, 80), text::as_data(&columns.join(", "), 120));
+    opinion_on(guidance_of(alert), &tags, &columns, &alert.data.len.to_string())
 }
 
 /// The same question about nothing: what the model answers from habit.
 pub fn opinion_on_nothing() -> Prompt {
-    opinion_on(guidance("N/A", "N/A", "N/A", "N/A"), "N/A", "N/A")
+    opinion_on(guidance("N/A", "N/A"), "N/A", "N/A", "N/A")
 }
 
-fn opinion_on(guidance: String, columns: &str, rows: &str) -> Prompt {
+fn opinion_on(guidance: String, tags: &str, columns: &str, rows: &str) -> Prompt {
     let user = format!(
-        "Columns: {columns}\nRows: {rows}\nIs an alert like this usually a true positive or a false positive, and how \
-         severe is it?"
+        "Tags: {tags}\nColumns: {columns}\nRows: {rows}\nIs an alert like this usually a true positive or a false \
+         positive, and how severe is it?"
     );
     Prompt { guidance, ..Prompt::new(SYSTEM, user) }
 }

@@ -176,10 +176,9 @@ impl Draft {
         let view = View::of(alert);
         let template = template::write(alert, &view, judgement, scores.severity);
         let steps = steps(alert, &view, judgement);
-        let danger = advice::danger(advice::theme(alert));
         Self {
             evidence,
-            question: prompt::opinion(alert, &columns(&view), danger),
+            question: prompt::opinion(alert, &columns(&view)),
             verdict: Verdict {
                 title: template.title,
                 summary: template.summary,
@@ -230,7 +229,7 @@ impl Assignment {
             return None;
         }
         let view = View::of(alert);
-        let danger = advice::danger(advice::theme(alert));
+        let danger = if judgement.is_dismissed() { "" } else { advice::danger(advice::theme(alert)) };
         let shown = view.show(budget, &|text| provider.count_tokens(text));
         let prompt = prompt::prose(alert, &shown, &verdict.summary, danger, judgement, verdict.severity);
         let trusted = trusted(alert, judgement, verdict, danger, &columns(&view));

@@ -2,7 +2,7 @@
 //!
 //! Beside the operator's headers each request carries `idempotency-key` (the same for every attempt of one
 //! message), `watchpost-alert-id` (the same for an alert and its update), and `watchpost-update: true` where it
-//! brings the verdict after a message that had to go without.
+//! brings what triage added after a message that went out before its end.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

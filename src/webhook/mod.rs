@@ -62,7 +62,7 @@ pub struct Message<'a> {
     pub alert: &'a Alert,
     /// What triage had to say when this message was first attempted; retries say the same.
     pub triage: &'a Triage,
-    /// Whether this follows an earlier message about the same alert that went out while triage was pending.
+    /// Whether this follows an earlier message about the same alert that went out before triage had ended.
     pub is_update: bool,
     /// The same for every attempt of one delivery.
     pub idempotency_key: &'a str,
