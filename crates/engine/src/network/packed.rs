@@ -7,12 +7,13 @@ mod blocks;
 mod file;
 
 use candle_core::Device;
-use candle_core::quantized::{GgmlDType, ggml_file};
+use candle_core::quantized::GgmlDType;
 
 pub(crate) use self::blocks::{BLOCK, Bf16, Bytes, F16, Float, Floats, Integers, Quants, Scales, TILE};
 pub(crate) use self::blocks::{Eight, Five, Four, Nested, NestedHalves, Plain, Six, WithMinima};
 use self::blocks::{FromFile, Narrow};
 use super::pool::Pool;
+use super::quantized;
 use crate::error::LoadError;
 use crate::gguf::{Header, Kind, Tensor};
 
@@ -324,18 +325,7 @@ pub(crate) fn vector(header: &Header<'_>, name: &str, shape: &[usize]) -> Result
 /// Whole blocks of any kind as floats, by candle.
 fn floats(kind: Kind, bytes: &[u8]) -> Result<Vec<f32>, String> {
     let elements = bytes.len() / kind.block_bytes() * kind.block_len();
-    // candle reads blocks in place, which asks for their alignment; a file at an odd offset does not have it.
-    let aligned: Vec<u32> = bytes
-        .chunks(4)
-        .map(|chunk| {
-            let mut word = [0; 4];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u32::from_ne_bytes(word)
-        })
-        .collect();
-    // SAFETY: the vector holds at least as many initialized bytes as `bytes`, and bytes need no alignment.
-    let aligned = unsafe { std::slice::from_raw_parts(aligned.as_ptr().cast::<u8>(), bytes.len()) };
-    let tensor = ggml_file::qtensor_from_ggml(kind.dtype(), aligned, vec![elements], &Device::Cpu);
+    let tensor = quantized::tensor(kind, bytes, vec![elements], &Device::Cpu);
     tensor
         .and_then(|tensor| tensor.dequantize(&Device::Cpu))
         .and_then(|tensor| tensor.to_vec1())
