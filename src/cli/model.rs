@@ -289,7 +289,7 @@ fn bench(
         "required": ["title"], "additionalProperties": false,
     });
     let answer = opened.generate(&Request::new(question, schema, 96), &Control::unlimited())?;
-    let bench = opened.bench();
+    let bench = opened.bench()?;
     drop(spinner);
     let first_token_s = answer.time_to_first_token.as_secs_f64();
     if json {

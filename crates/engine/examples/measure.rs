@@ -7,13 +7,13 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use watchpost_engine::{Control, Model, Options, Prompt, Question, Request, Scoring, Source};
+use watchpost_engine::{Control, GenerateError, Model, Options, Prompt, Question, Request, Scoring, Source};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let answer = match arguments[..] {
-        ["speed", model, threads] => speed(&mut open(model, threads)?),
+        ["speed", model, threads] => speed(&mut open(model, threads)?)?,
         ["triage", model, threads] => triage(&mut open(model, threads)?)?,
         ["prompts"] => prompts(),
         _ => return Err("measure speed|triage MODEL THREADS, or measure prompts".into()),
@@ -27,9 +27,9 @@ fn open(model: &str, threads: &str) -> Result<Model, Box<dyn std::error::Error>>
     Ok(Model::open(&Source::file(model)?, &options)?)
 }
 
-fn speed(model: &mut Model) -> Value {
-    let bench = model.bench();
-    json!({
+fn speed(model: &mut Model) -> Result<Value, GenerateError> {
+    let bench = model.bench()?;
+    Ok(json!({
         "kernels": bench.kernels,
         "load_seconds": bench.load.as_secs_f64(),
         "prompt": bench.prompt_tokens_per_second,
@@ -39,7 +39,7 @@ fn speed(model: &mut Model) -> Value {
         "share_of_memory": bench.share_of_memory(),
         "share_of_products": bench.share_of_products(),
         "peak_mb": bench.peak_rss_bytes.map(|bytes| bytes / 1_000_000),
-    })
+    }))
 }
 
 /// The first alert pays for the system text; it is not counted.

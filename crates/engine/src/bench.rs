@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::error::GenerateError;
 use crate::machine::Limits;
 use crate::memory;
 use crate::model::Model;
@@ -23,11 +24,11 @@ pub struct Bench {
     /// Bytes of weights that a pass reads, and multiplications of a token with weights.
     pub weight_bytes: u64,
     pub products: u64,
-    /// What the machine can do; absent where there is no memory to find it out.
+    /// What the machine can do; absent where there is no memory to find it out, and for what candle computes.
     pub limits: Option<Limits>,
     /// Of this process so far, without the finding of the limits; absent where the system does not say.
     pub peak_rss_bytes: Option<u64>,
-    /// The kernels in use, e.g. `avx512`.
+    /// What computes: the kernels in use, e.g. `avx512`, or `candle`, `cuda`, `metal`.
     pub kernels: &'static str,
 }
 
@@ -47,35 +48,39 @@ impl Bench {
 
 impl Model {
     /// Best of two runs each. Takes seconds; shorter than 512 and 128 tokens where the context is.
-    pub fn bench(&mut self) -> Bench {
+    pub fn bench(&mut self) -> Result<Bench, GenerateError> {
         let context = self.context();
-        Bench {
+        Ok(Bench {
             load: self.load,
-            prompt_tokens_per_second: self.rate(0, 512.min(context), ROWS),
-            decode_tokens_per_second: self.rate(0, 128.min(context), 1),
-            decode_at_700_tokens_per_second: (context >= 764).then(|| self.rate(700, 64, 1)),
-            batch_tokens_per_second: self.batch_rate(8, 32.min(context)),
+            prompt_tokens_per_second: self.rate(0, 512.min(context), ROWS)?,
+            decode_tokens_per_second: self.rate(0, 128.min(context), 1)?,
+            decode_at_700_tokens_per_second: (context >= 764).then(|| self.rate(700, 64, 1)).transpose()?,
+            batch_tokens_per_second: self.batch_rate(8, 32.min(context))?,
             weight_bytes: self.network().bytes(),
             products: self.network().products(),
             peak_rss_bytes: memory::peak_rss(),
-            limits: self.network().limits().ok(),
+            limits: self.network().limits(),
             kernels: self.network().kernels(),
-        }
-    }
-
-    /// Over `count` tokens after `before` others, in passes of at most `rows`.
-    fn rate(&self, before: usize, count: usize, rows: usize) -> f64 {
-        let tokens = arbitrary_tokens(before + count, self.info().vocab);
-        best_of_two(count, || {
-            let mut sequence = self.network().sequence(tokens.len());
-            tokens[..before].chunks(ROWS).for_each(|chunk| drop(self.network().next(&mut sequence, chunk)));
-            let started = Instant::now();
-            tokens[before..].chunks(rows).for_each(|chunk| drop(self.network().next(&mut sequence, chunk)));
-            started.elapsed()
         })
     }
 
-    fn batch_rate(&self, sequences: usize, count: usize) -> f64 {
+    /// Over `count` tokens after `before` others, in passes of at most `rows`.
+    fn rate(&self, before: usize, count: usize, rows: usize) -> Result<f64, GenerateError> {
+        let tokens = arbitrary_tokens(before + count, self.info().vocab);
+        best_of_two(count, || {
+            let mut sequence = self.network().sequence(tokens.len());
+            for chunk in tokens[..before].chunks(ROWS) {
+                self.network().next(&mut sequence, chunk)?;
+            }
+            let started = Instant::now();
+            for chunk in tokens[before..].chunks(rows) {
+                self.network().next(&mut sequence, chunk)?;
+            }
+            Ok(started.elapsed())
+        })
+    }
+
+    fn batch_rate(&self, sequences: usize, count: usize) -> Result<f64, GenerateError> {
         let tokens = arbitrary_tokens(count, self.info().vocab);
         best_of_two(sequences * count, || {
             let mut batch: Vec<_> = (0..sequences).map(|_| self.network().sequence(count)).collect();
@@ -83,16 +88,16 @@ impl Model {
             for token in tokens.chunks(1) {
                 let pieces = batch.iter_mut();
                 let pieces = pieces.map(|sequence| Piece { sequence, tokens: token, logits: 1, hidden: 0 });
-                self.network().forward(&mut pieces.collect::<Vec<_>>());
+                self.network().forward(&mut pieces.collect::<Vec<_>>())?;
             }
-            started.elapsed()
+            Ok(started.elapsed())
         })
     }
 }
 
-fn best_of_two(tokens: usize, run: impl Fn() -> Duration) -> f64 {
-    let least = run().min(run());
-    tokens as f64 / least.as_secs_f64()
+fn best_of_two(tokens: usize, run: impl Fn() -> Result<Duration, String>) -> Result<f64, GenerateError> {
+    let least = run().and_then(|first| Ok(first.min(run()?)));
+    least.map(|least| tokens as f64 / least.as_secs_f64()).map_err(GenerateError::Inference)
 }
 
 /// The same tokens on every machine; what they say does not matter for speed.

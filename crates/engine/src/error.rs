@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Why a GGUF was refused. Every variant but the last names the file.
+/// Why a GGUF was refused. Every variant but the last two names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("{}: {error}", .path.display())]
@@ -38,6 +38,11 @@ pub enum LoadError {
     ChatTemplate { path: PathBuf, what: String },
     #[error("{}: the model needs {needed_mib} MiB, {limit_mib} MiB are {limit}: use a smaller model or a smaller context", .path.display())]
     Memory { path: PathBuf, needed_mib: u64, limit_mib: u64, limit: &'static str },
+    /// The device's library says why.
+    #[error("{}: the device does not take it: {what}: use a smaller model, or the device `cpu`", .path.display())]
+    Device { path: PathBuf, what: String },
+    #[error("device `{device}`: {what}")]
+    NoDevice { device: &'static str, what: String },
     #[error("WATCHPOST_CPU: `{wanted}` is not for this processor: use one of {supported}, or leave it unset")]
     Processor { wanted: String, supported: String },
 }

@@ -6,6 +6,7 @@
 mod bench;
 mod chat;
 mod constraint;
+mod device;
 mod error;
 pub mod gguf;
 mod kept;
@@ -28,6 +29,7 @@ mod tests;
 mod tokenizer;
 
 pub use bench::Bench;
+pub use device::Device;
 pub use error::{GenerateError, LoadError};
 pub use gguf::Info;
 pub use machine::Limits;

@@ -1,9 +1,11 @@
 //! How much memory a model needs, and how much there is: asked before weights are read, so that a model too large
 //! is an error and not a killed process.
 
+use candle_core::Device;
+
 use crate::error::LoadError;
 use crate::gguf::{Header, Shape};
-use crate::network::{ROWS, packed_bytes, part_bytes};
+use crate::network::{ROWS, device_bytes, packed_bytes, part_bytes};
 
 /// The context of a model whose options name none.
 pub(crate) fn default_context(shape: &Shape) -> usize {
@@ -12,10 +14,19 @@ pub(crate) fn default_context(shape: &Shape) -> usize {
 
 /// Bytes of an open model with one sequence of `context` tokens.
 pub(crate) fn needed(header: &Header<'_>, shape: &Shape, context: usize) -> u64 {
-    let weights: u64 = header.tensors.values().map(packed_bytes).fold(0, u64::saturating_add);
+    header.tensors.values().map(packed_bytes).fold(beside_weights(shape, context), u64::saturating_add)
+}
+
+/// The same on a device of candle's: of the machine's memory, or of a GPU's.
+pub(crate) fn needed_on(device: &Device, header: &Header<'_>, shape: &Shape, context: usize) -> u64 {
+    let bytes = header.tensors.values().map(|tensor| device_bytes(device, tensor));
+    bytes.fold(beside_weights(shape, context), u64::saturating_add)
+}
+
+fn beside_weights(shape: &Shape, context: usize) -> u64 {
     let rows = ROWS.min(context) as u64;
     let row = 4 * (6 * shape.hidden + 4 * shape.feed_forward + 4 * shape.heads * shape.head_dim) as u64;
-    weights + sequence(shape, context) + rows * row + TOKENIZER_BYTES_PER_TOKEN * shape.vocab as u64
+    sequence(shape, context) + rows * row + TOKENIZER_BYTES_PER_TOKEN * shape.vocab as u64
 }
 
 /// Bytes of the keys and values of one sequence of `context` tokens, each of whose parts is rounded up.
@@ -23,9 +34,14 @@ pub(crate) fn sequence(shape: &Shape, context: usize) -> u64 {
     part_bytes(shape, context + PARTS * 16)
 }
 
-/// Fails when `needed` bytes pass `allowed` or what the machine has to give.
-pub(crate) fn check(header: &Header<'_>, needed: u64, allowed: Option<u64>) -> Result<(), LoadError> {
-    let limits = [(allowed, "allowed"), (available(), "available")];
+/// Fails when `needed` bytes pass what is `allowed` or `available`.
+pub(crate) fn check(
+    header: &Header<'_>,
+    needed: u64,
+    allowed: Option<u64>,
+    available: Option<u64>,
+) -> Result<(), LoadError> {
+    let limits = [(allowed, "allowed"), (available, "available")];
     for (limit, name) in limits {
         if let Some(limit) = limit.filter(|&limit| needed > limit) {
             let (needed_mib, limit_mib) = (needed.div_ceil(MIB), limit / MIB);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::chat::Chat;
 use crate::constraint::{Grammars, Masks};
+use crate::device::Device;
 use crate::error::{GenerateError, LoadError};
 use crate::gguf::{self, Header, Info, Shape};
 use crate::kept::Kept;
@@ -19,6 +20,8 @@ use crate::tokenizer::Tokenizer;
 /// How a model is opened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
+    /// What computes. All that follows but `threads` and `niceness` holds for each.
+    pub device: Device,
     /// Threads that compute; 0 is as many as there are processors. Whatever else wants a processor gets it, see
     /// `niceness`.
     pub threads: usize,
@@ -42,6 +45,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            device: Device::default(),
             threads: 0,
             niceness: 10,
             memory_limit_bytes: None,
@@ -102,15 +106,26 @@ impl Model {
         let header = Header::read(mapping.path(), &mapping)?;
         let shape = Shape::read(&header)?;
         let context = options.context.unwrap_or(memory::default_context(&shape)).clamp(1, shape.context);
-        let memory_bytes = memory::needed(&header, &shape, context);
-        memory::check(&header, memory_bytes, options.memory_limit_bytes)?;
+        let device = options.device.open()?;
+        let memory_bytes = match &device {
+            Some(device) => memory::needed_on(device, &header, &shape, context),
+            None => memory::needed(&header, &shape, context),
+        };
+        let is_here = device.as_ref().is_none_or(candle_core::Device::is_cpu);
+        let available = if is_here { memory::available() } else { None };
+        memory::check(&header, memory_bytes, options.memory_limit_bytes, available)?;
         let Tokens { tokenizer, chat } = Tokens::of(&header, &shape)?;
         let grammars = Grammars::new(&tokenizer)
             .map_err(|what| LoadError::Tokenizer { path: source.path.clone(), what })?;
         let masks = Masks::start().map_err(|error| LoadError::Read { path: source.path.clone(), error })?;
-        let pool = Pool::new(options.threads, options.niceness)
-            .map_err(|error| LoadError::Read { path: source.path.clone(), error })?;
-        let network = Network::load(&mapping, &header, &shape, context, pool)?;
+        let network = match device {
+            Some(device) => Network::load_on(device, &mapping, &header, &shape, context)?,
+            None => {
+                let pool = Pool::new(options.threads, options.niceness)
+                    .map_err(|error| LoadError::Read { path: source.path.clone(), error })?;
+                Network::load(&mapping, &header, &shape, context, pool)?
+            }
+        };
         // A limit leaves what the weights do not take; without one, several full contexts may be kept.
         let one = memory::sequence(&shape, context);
         let budget = match options.memory_limit_bytes {

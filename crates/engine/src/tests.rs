@@ -512,7 +512,7 @@ fn a_model_can_be_moved_to_its_own_thread() {
 
 #[test]
 fn bench_measures_this_machine() {
-    let bench = model().bench();
+    let bench = model().bench().unwrap();
     println!("{bench:?}");
     assert!(bench.prompt_tokens_per_second > 1.0 && bench.decode_tokens_per_second > 1.0);
     assert!(bench.load > Duration::ZERO);

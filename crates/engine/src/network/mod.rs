@@ -1,12 +1,14 @@
 //! The forward pass: tokens of several sequences in, logits out; one definition for every architecture.
 
 mod attention;
+mod device;
 #[cfg(test)]
 mod equality;
 pub(crate) mod kernel;
 mod lanes;
 mod packed;
 mod pool;
+mod quantized;
 #[cfg(test)]
 mod reference;
 mod sequence;
@@ -14,15 +16,16 @@ mod sequence;
 mod tests;
 mod weights;
 
+pub(crate) use device::device_bytes;
 pub(crate) use packed::packed_bytes;
 pub(crate) use pool::Pool;
 pub(crate) use sequence::{Sequence, part_bytes};
 
 use kernel::Isa;
 use lanes::{Gate, GateGelu, Norm, Quantize, Rotate};
-use packed::{BLOCK, Packed, QuantizedBlock, TILE};
-use sequence::Taken;
-use weights::{Attention, Convolution, Layer, Mixing, Weights};
+use packed::{BLOCK, Memory, Packed, QuantizedBlock, TILE};
+use sequence::{Halves, Parts, Taken};
+use weights::{Attention, Convolution, Layer, Mixing, Packer, Weights};
 
 use crate::error::LoadError;
 use crate::gguf::{Architecture, Header, Shape};
@@ -32,17 +35,15 @@ use crate::source::Mapping;
 /// Most rows of one pass; between passes a request can be stopped.
 pub(crate) const ROWS: usize = 128;
 
-pub(crate) struct Network {
-    shape: Shape,
-    weights: Weights,
-    isa: Isa,
-    pool: Pool,
-    taken: Taken,
+/// A model's weights, where they are computed with.
+pub(crate) enum Network {
+    Kernels(Kernels),
+    Device(device::Network),
 }
 
 /// Tokens to append to a sequence, and what is wanted of them.
-pub(crate) struct Piece<'a> {
-    pub(crate) sequence: &'a mut Sequence,
+pub(crate) struct Piece<'a, S = Sequence> {
+    pub(crate) sequence: &'a mut S,
     /// At least one, and as many as the sequence has room for.
     pub(crate) tokens: &'a [u32],
     /// Tokens at the end whose successors' logits are wanted.
@@ -69,61 +70,152 @@ impl Network {
         context: usize,
         pool: Pool,
     ) -> Result<Self, LoadError> {
-        let isa = Isa::choose()?;
-        let weights = Weights::read(header, shape, context, mapping, &pool)?;
-        Ok(Self { shape: shape.clone(), weights, isa, pool, taken: Taken::default() })
+        Kernels::load(mapping, header, shape, context, pool).map(Self::Kernels)
     }
 
+    /// As `load`, for what candle computes on.
+    pub(crate) fn load_on(
+        device: candle_core::Device,
+        mapping: &Mapping,
+        header: &Header<'_>,
+        shape: &Shape,
+        context: usize,
+    ) -> Result<Self, LoadError> {
+        device::Network::load(mapping, header, shape, context, device).map(Self::Device)
+    }
+
+    /// What computes: the kernels for a processor, as `WATCHPOST_CPU` names them, or `candle`, `cuda` or `metal`.
     pub(crate) fn kernels(&self) -> &'static str {
-        self.isa.name()
+        match self {
+            Self::Kernels(network) => network.isa.name(),
+            Self::Device(network) => network.kernels(),
+        }
+    }
+
+    /// Whether keys and values lie in the machine's own memory; what a GPU has left, nobody says.
+    pub(crate) fn is_here(&self) -> bool {
+        match self {
+            Self::Kernels(_) => true,
+            Self::Device(network) => network.device.is_cpu(),
+        }
     }
 
     pub(crate) fn shape(&self) -> &Shape {
-        &self.shape
+        match self {
+            Self::Kernels(network) => &network.shape,
+            Self::Device(network) => &network.shape,
+        }
     }
 
     /// Multiplications of a token with weights.
     pub(crate) fn products(&self) -> u64 {
-        self.weights.products
+        match self {
+            Self::Kernels(network) => network.weights.products,
+            Self::Device(network) => network.weights.products,
+        }
     }
 
     /// Bytes of weights that a pass reads.
     pub(crate) fn bytes(&self) -> u64 {
-        self.weights.bytes
+        match self {
+            Self::Kernels(network) => network.weights.bytes,
+            Self::Device(network) => network.weights.bytes,
+        }
     }
 
-    /// What this machine can do at most with the threads and kernels of this network.
-    pub(crate) fn limits(&self) -> std::io::Result<Limits> {
-        machine::limits(self.isa, self.pool.threads())
+    /// What this machine can do at most with the threads and kernels of this network; `None` where there is no memory to
+    /// find it out, and for what candle computes.
+    pub(crate) fn limits(&self) -> Option<Limits> {
+        match self {
+            Self::Kernels(network) => machine::limits(network.isa, network.pool.threads()).ok(),
+            Self::Device(_) => None,
+        }
     }
 
     /// Bytes of the keys and values of all sequences there are.
     pub(crate) fn sequence_bytes(&self) -> u64 {
-        self.taken.bytes()
+        match self {
+            Self::Kernels(network) => network.taken.bytes(),
+            Self::Device(network) => network.taken.bytes(),
+        }
     }
 
     /// An empty sequence with room for `capacity` tokens.
     pub(crate) fn sequence(&self, capacity: usize) -> Sequence {
-        Sequence::new(&self.shape, capacity, &self.taken)
+        match self {
+            Self::Kernels(network) => Sequence::Kernels(network.empty(capacity)),
+            Self::Device(network) => Sequence::Device(network.empty(capacity)),
+        }
     }
 
-    /// A sequence of `len` tokens that [`Sequence::bytes`] was asked for; `None` if it was of another model.
+    /// A sequence of `len` tokens that [`Sequence::bytes`] was asked for; `None` if it was of another model, and on a device.
     pub(crate) fn sequence_from(&self, len: usize, bytes: &[u8]) -> Option<Sequence> {
-        Sequence::from_bytes(&self.shape, len, bytes, &self.taken)
+        match self {
+            Self::Kernels(network) => network.empty(len).filled(len, bytes).map(Sequence::Kernels),
+            Self::Device(_) => None,
+        }
     }
 
     /// Appends `tokens`, at most [`ROWS`], and gives the logits of what follows the last of them.
-    pub(crate) fn next(&self, sequence: &mut Sequence, tokens: &[u32]) -> Vec<f32> {
-        let mut outputs = self.forward(&mut [Piece { sequence, tokens, logits: 1, hidden: 0 }]);
-        outputs.pop().expect("one piece gives one output").logits
+    pub(crate) fn next(&self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, String> {
+        let mut outputs = self.forward(&mut [Piece { sequence, tokens, logits: 1, hidden: 0 }])?;
+        Ok(outputs.pop().expect("one piece gives one output").logits)
     }
 
-    /// One pass over at most [`ROWS`] tokens. What a token gives depends on its own sequence alone, to the last bit.
-    pub(crate) fn forward(&self, pieces: &mut [Piece<'_>]) -> Vec<Output> {
-        self.pool.enter(|| self.run(pieces))
+    /// One pass over at most [`ROWS`] tokens. What a token gives depends on its own sequence alone, with our kernels to the
+    /// last bit. They never fail; where a device does, its own words are the error, and the sequences are of no more use.
+    pub(crate) fn forward(&self, pieces: &mut [Piece<'_>]) -> Result<Vec<Output>, String> {
+        match self {
+            Self::Kernels(network) => {
+                let mut pieces: Vec<_> = pieces.iter_mut().map(|piece| piece.of(Sequence::kernels)).collect();
+                Ok(network.pool.enter(|| network.run(&mut pieces)))
+            }
+            Self::Device(network) => {
+                let mut pieces: Vec<_> = pieces.iter_mut().map(|piece| piece.of(Sequence::device)).collect();
+                let outputs = network.forward(&mut pieces);
+                outputs.map_err(|error| format!("{}: {error}", network.kernels()))
+            }
+        }
+    }
+}
+
+impl Piece<'_> {
+    /// For the network that `part` gives a sequence's parts to.
+    fn of<S>(&mut self, part: fn(&mut Sequence) -> Option<&mut S>) -> Piece<'_, S> {
+        let sequence = part(self.sequence).expect("a sequence goes on with the network that made it");
+        Piece { sequence, tokens: self.tokens, logits: self.logits, hidden: self.hidden }
+    }
+}
+
+/// On this processor, with kernels of our own.
+pub(crate) struct Kernels {
+    shape: Shape,
+    weights: Weights<Packer>,
+    isa: Isa,
+    pool: Pool,
+    taken: Taken,
+}
+
+impl Kernels {
+    fn load(
+        mapping: &Mapping,
+        header: &Header<'_>,
+        shape: &Shape,
+        context: usize,
+        pool: Pool,
+    ) -> Result<Self, LoadError> {
+        let isa = Isa::choose()?;
+        let packer = Packer { memory: Memory::default(), pool };
+        let weights = Weights::read(header, shape, context, mapping, &packer)?;
+        let pool = packer.pool;
+        Ok(Self { shape: shape.clone(), weights, isa, pool, taken: Taken::default() })
     }
 
-    fn run(&self, pieces: &mut [Piece<'_>]) -> Vec<Output> {
+    fn empty(&self, capacity: usize) -> Parts<Halves> {
+        Parts::new(&self.shape, capacity, &self.taken, vec![0.0; self.shape.state_len()])
+    }
+
+    fn run(&self, pieces: &mut [Piece<'_, Parts<Halves>>]) -> Vec<Output> {
         let shape = &self.shape;
         let tokens: Vec<u32> = pieces.iter().flat_map(|piece| piece.tokens).copied().collect();
         let mut hidden = vec![0.0; tokens.len() * shape.hidden];
@@ -164,9 +256,9 @@ impl Network {
 
     fn attend(
         &self,
-        attention: &Attention,
+        attention: &Attention<Packer>,
         number: usize,
-        pieces: &mut [Piece<'_>],
+        pieces: &mut [Piece<'_, Parts<Halves>>],
         angles: &Angles,
         rows: &[QuantizedBlock],
     ) -> Vec<QuantizedBlock> {
@@ -247,9 +339,9 @@ impl Network {
     /// `remembered` is where the layer's part of a sequence's state begins.
     fn convolve(
         &self,
-        convolution: &Convolution,
+        convolution: &Convolution<Packer>,
         remembered: usize,
-        pieces: &mut [Piece<'_>],
+        pieces: &mut [Piece<'_, Parts<Halves>>],
         rows: &[QuantizedBlock],
     ) -> Vec<QuantizedBlock> {
         let (width, hidden) = (convolution.width, self.shape.hidden);
@@ -285,7 +377,7 @@ impl Network {
         quantized
     }
 
-    fn feed_forward(&self, layer: &Layer, hidden: &mut [f32]) {
+    fn feed_forward(&self, layer: &Layer<Packer>, hidden: &mut [f32]) {
         let width = self.shape.feed_forward;
         let rows = self.normalize(hidden, &layer.feed_forward_norm);
         let tiles = self.multiply(&layer.gate_and_up, &rows);
@@ -347,7 +439,7 @@ impl Network {
         Tiles { tiles, rows }
     }
 
-    fn outputs(&self, pieces: &[Piece<'_>], hidden: &[f32]) -> Vec<Output> {
+    fn outputs(&self, pieces: &[Piece<'_, Parts<Halves>>], hidden: &[f32]) -> Vec<Output> {
         let (width, vocab) = (self.shape.hidden, self.shape.vocab);
         let (mut wanted, mut end) = (Vec::new(), 0);
         for piece in pieces {
@@ -356,7 +448,7 @@ impl Network {
         }
         let logits = if wanted.is_empty() { Vec::new() } else { self.logits(&wanted) };
         let (mut first, mut end) = (0, 0);
-        let output = |piece: &Piece<'_>| {
+        let output = |piece: &Piece<'_, Parts<Halves>>| {
             end += piece.tokens.len();
             first += piece.logits;
             let mut states = vec![0.0; piece.hidden * width];

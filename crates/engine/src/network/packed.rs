@@ -8,7 +8,7 @@ mod file;
 mod memory;
 
 use candle_core::Device;
-use candle_core::quantized::{GgmlDType, ggml_file};
+use candle_core::quantized::GgmlDType;
 
 pub(crate) use self::blocks::{BLOCK, Bf16, Bytes, F16, Float, Floats, Integers, Quants, Scales, TILE};
 pub(crate) use self::blocks::{Eight, Five, Four, Nested, NestedHalves, Plain, Six, WithMinima};
@@ -16,6 +16,7 @@ use self::blocks::{FromFile, Narrow, Zeroed};
 pub(crate) use self::memory::Memory;
 use self::memory::Table;
 use super::pool::Pool;
+use super::quantized;
 use crate::error::LoadError;
 use crate::gguf::{Header, Kind, Tensor};
 
@@ -47,12 +48,6 @@ macro_rules! stores {
                         let len = store.len() / tiles;
                         Blocks::$name(&store[tile * len..][..len])
                     })*
-                }
-            }
-
-            fn bytes(&self) -> usize {
-                match self {
-                    $(Self::$name(store) => size_of_val(&store[..]),)*
                 }
             }
         }
@@ -188,11 +183,6 @@ impl Packed {
 
     pub(crate) fn tile(&self, tile: usize) -> Blocks<'_> {
         self.store.tile(tile, self.tiles())
-    }
-
-    /// What a product with this matrix reads of it.
-    pub(crate) fn bytes(&self) -> usize {
-        self.store.bytes()
     }
 
     /// A row as floats: the embedding of a token.
@@ -332,18 +322,7 @@ pub(crate) fn vector(header: &Header<'_>, name: &str, shape: &[usize]) -> Result
 /// Whole blocks of any kind as floats, by candle.
 fn floats(kind: Kind, bytes: &[u8]) -> Result<Vec<f32>, String> {
     let elements = bytes.len() / kind.block_bytes() * kind.block_len();
-    // candle reads blocks in place, which asks for their alignment; a file at an odd offset does not have it.
-    let aligned: Vec<u32> = bytes
-        .chunks(4)
-        .map(|chunk| {
-            let mut word = [0; 4];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u32::from_ne_bytes(word)
-        })
-        .collect();
-    // SAFETY: the vector holds at least as many initialized bytes as `bytes`, and bytes need no alignment.
-    let aligned = unsafe { std::slice::from_raw_parts(aligned.as_ptr().cast::<u8>(), bytes.len()) };
-    let tensor = ggml_file::qtensor_from_ggml(kind.dtype(), aligned, vec![elements], &Device::Cpu);
+    let tensor = quantized::tensor(kind, bytes, vec![elements], &Device::Cpu);
     tensor
         .and_then(|tensor| tensor.dequantize(&Device::Cpu))
         .and_then(|tensor| tensor.to_vec1())

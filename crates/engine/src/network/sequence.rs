@@ -1,4 +1,6 @@
 //! What a conversation remembers: keys and values in half precision, in parts that conversations share.
+//!
+//! What a part is made of is for the one who computes with it to say: [`Halves`] for our kernels, tensors for a device.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,31 +9,57 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use half::slice::HalfFloatSliceExt;
 
 use super::attention::{Attend, Span};
+use super::device::Tensors;
 use super::kernel::Isa;
 use super::pool::Pool;
 use crate::gguf::Shape;
 
-/// Parts that are complete, which other sequences may share, and a part of its own, at whose end tokens are appended.
-pub(crate) struct Sequence {
-    shared: Vec<Arc<Part>>,
-    own: Part,
-    /// What the convolutions remember, `[layer][width - 1][hidden]`, oldest first.
-    pub(super) state: Vec<f32>,
+/// What a conversation remembers, for the network that made it.
+pub(crate) enum Sequence {
+    Kernels(Parts<Halves>),
+    Device(Parts<Tensors>),
 }
 
-/// Keys and values of consecutive tokens, all set aside before the first.
-struct Part {
+/// Parts that are complete, which other sequences may share, and a part of its own, at whose end tokens are appended.
+pub(crate) struct Parts<S: Store> {
+    pub(super) shared: Vec<Arc<Part<S>>>,
+    pub(super) own: Part<S>,
+    /// What the convolutions remember.
+    pub(super) state: Vec<S::State>,
+}
+
+/// Keys and values of consecutive tokens, all counted before the first.
+pub(crate) struct Part<S> {
+    pub(super) store: S,
+    pub(super) sizes: Sizes,
+    /// A multiple of 16.
+    pub(super) capacity: usize,
+    pub(super) len: usize,
+    taken: Taken,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    layers: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+}
+
+/// How the keys and values of a part are kept.
+pub(crate) trait Store {
+    /// A piece of what convolutions remember.
+    type State: Clone;
+
+    /// With room for `capacity` tokens.
+    fn new(sizes: Sizes, capacity: usize) -> Self;
+}
+
+/// In this machine's memory, as our kernels want them.
+pub(crate) struct Halves {
     /// `[layer][head][position / 16][head_dim][16]`: a query meets 16 keys at once.
     keys: Vec<u16>,
     /// `[layer][head][position][head_dim]`.
     values: Vec<u16>,
-    layers: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    /// A multiple of 16.
-    capacity: usize,
-    len: usize,
-    taken: Taken,
 }
 
 /// Bytes that all parts of a network take.
@@ -51,20 +79,67 @@ pub(crate) fn part_bytes(shape: &Shape, tokens: usize) -> u64 {
 }
 
 impl Sequence {
-    /// Empty, with room for `capacity` tokens.
-    pub(super) fn new(shape: &Shape, capacity: usize, taken: &Taken) -> Self {
-        let own = Part::new(shape.attentions(), shape.kv_heads, shape.head_dim, capacity, taken.clone());
-        Self { shared: Vec::new(), own, state: vec![0.0; shape.state_len()] }
-    }
-
     /// Tokens so far.
     pub(crate) fn len(&self) -> usize {
-        self.shared.iter().map(|part| part.len).sum::<usize>() + self.own.len
+        match self {
+            Self::Kernels(parts) => parts.len(),
+            Self::Device(parts) => parts.len(),
+        }
     }
 
     /// A sequence that goes on from here without copying, with room for `capacity` tokens more. What is here so far is
     /// never changed again; where this sequence goes on too, it needs a room of its own first.
     pub(crate) fn branch(&mut self, capacity: usize) -> Self {
+        match self {
+            Self::Kernels(parts) => Self::Kernels(parts.branch(capacity)),
+            Self::Device(parts) => Self::Device(parts.branch(capacity)),
+        }
+    }
+
+    /// Forgets the last `tokens`, which were appended since it branched off.
+    pub(crate) fn forget(&mut self, tokens: usize) {
+        match self {
+            Self::Kernels(parts) => parts.forget(tokens),
+            Self::Device(parts) => parts.forget(tokens),
+        }
+    }
+
+    /// Keys, values and what convolutions remember of a sequence of one part, to be kept elsewhere; `None` of another, and
+    /// on a device.
+    pub(crate) fn bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Kernels(parts) => parts.bytes(),
+            Self::Device(_) => None,
+        }
+    }
+
+    pub(super) fn kernels(&mut self) -> Option<&mut Parts<Halves>> {
+        match self {
+            Self::Kernels(parts) => Some(parts),
+            Self::Device(_) => None,
+        }
+    }
+
+    pub(super) fn device(&mut self) -> Option<&mut Parts<Tensors>> {
+        match self {
+            Self::Device(parts) => Some(parts),
+            Self::Kernels(_) => None,
+        }
+    }
+}
+
+impl<S: Store> Parts<S> {
+    /// Empty, with room for `capacity` tokens. `state`: what convolutions remember of nothing.
+    pub(super) fn new(shape: &Shape, capacity: usize, taken: &Taken, state: Vec<S::State>) -> Self {
+        let sizes = Sizes { layers: shape.attentions(), kv_heads: shape.kv_heads, head_dim: shape.head_dim };
+        Self { shared: Vec::new(), own: Part::new(sizes, capacity, taken.clone()), state }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.shared.iter().map(|part| part.len).sum::<usize>() + self.own.len
+    }
+
+    fn branch(&mut self, capacity: usize) -> Self {
         if self.own.len > 0 {
             let empty = self.own.like(0);
             self.shared.push(Arc::new(std::mem::replace(&mut self.own, empty)));
@@ -72,34 +147,7 @@ impl Sequence {
         Self { shared: self.shared.clone(), own: self.own.like(capacity), state: self.state.clone() }
     }
 
-    /// Keys, values and what convolutions remember of a sequence of one part, to be kept elsewhere; `None` of another.
-    pub(crate) fn bytes(&self) -> Option<Vec<u8>> {
-        let part = match &self.shared[..] {
-            [part] if self.own.len == 0 => part,
-            _ => return None,
-        };
-        let halves = part.keys.iter().chain(&part.values).flat_map(|half| half.to_le_bytes());
-        Some(halves.chain(self.state.iter().flat_map(|x| x.to_le_bytes())).collect())
-    }
-
-    /// A sequence of `len` tokens from what [`Sequence::bytes`] gave for as many; `None` if there are not as many bytes.
-    pub(super) fn from_bytes(shape: &Shape, len: usize, bytes: &[u8], taken: &Taken) -> Option<Self> {
-        let mut sequence = Self::new(shape, len, taken);
-        let part = &mut sequence.own;
-        let (halves, state) = bytes.split_at_checked(2 * (part.keys.len() + part.values.len()))?;
-        if state.len() != 4 * sequence.state.len() {
-            return None;
-        }
-        let halves = halves.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
-        part.keys.iter_mut().chain(&mut part.values).zip(halves).for_each(|(place, half)| *place = half);
-        let state = state.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-        sequence.state.iter_mut().zip(state).for_each(|(place, x)| *place = x);
-        sequence.own.len = len;
-        Some(sequence.branch(0))
-    }
-
-    /// Forgets the last `tokens`, which were appended since it branched off.
-    pub(crate) fn forget(&mut self, tokens: usize) {
+    fn forget(&mut self, tokens: usize) {
         assert!(tokens == 0 || self.state.is_empty(), "a convolution does not remember what it saw before");
         self.own.len = self.own.len.checked_sub(tokens).expect("only its own tokens are forgotten");
     }
@@ -108,20 +156,47 @@ impl Sequence {
         self.own.len += tokens;
         assert!(self.own.len <= self.own.capacity, "a request's tokens were counted before it began");
     }
+}
+
+impl Parts<Halves> {
+    fn bytes(&self) -> Option<Vec<u8>> {
+        let part = match &self.shared[..] {
+            [part] if self.own.len == 0 => &part.store,
+            _ => return None,
+        };
+        let halves = part.keys.iter().chain(&part.values).flat_map(|half| half.to_le_bytes());
+        Some(halves.chain(self.state.iter().flat_map(|x| x.to_le_bytes())).collect())
+    }
+
+    /// This, empty and with room for `len` tokens, with what [`Sequence::bytes`] gave for as many; `None` if there are not
+    /// as many bytes.
+    pub(super) fn filled(mut self, len: usize, bytes: &[u8]) -> Option<Self> {
+        let Halves { keys, values } = &mut self.own.store;
+        let (halves, state) = bytes.split_at_checked(2 * (keys.len() + values.len()))?;
+        if state.len() != 4 * self.state.len() {
+            return None;
+        }
+        let halves = halves.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
+        keys.iter_mut().chain(values).zip(halves).for_each(|(place, half)| *place = half);
+        let state = state.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        self.state.iter_mut().zip(state).for_each(|(place, x)| *place = x);
+        self.own.len = len;
+        Some(self.branch(0))
+    }
 
     /// Puts the keys of attention layer `layer`, which lie from `start` in each row of `rows`, and the values after
     /// them, behind the tokens so far.
     pub(super) fn store(&mut self, layer: usize, pool: &Pool, rows: &[f32], start: usize, row_len: usize) {
         let part = &mut self.own;
-        let (dim, from, key_len) = (part.head_dim, part.len, part.kv_heads * part.head_dim);
+        let (dim, from, kv_heads) = (part.sizes.head_dim, part.len, part.sizes.kv_heads);
+        let key_len = kv_heads * dim;
         let place = part.layer(layer);
         let head_len = part.capacity * dim;
         let row = |i: usize, head: usize| &rows[i * row_len + start + head * dim..];
         let count = rows.len() / row_len;
-        let mut both: Vec<_> = part.keys[place.clone()]
-            .chunks_mut(head_len)
-            .zip(part.values[place].chunks_mut(head_len))
-            .collect();
+        let Halves { keys, values } = &mut part.store;
+        let mut both: Vec<_> =
+            keys[place.clone()].chunks_mut(head_len).zip(values[place].chunks_mut(head_len)).collect();
         let store = |head: usize, (keys, values): &mut (&mut [u16], &mut [u16])| {
             let mut halves = vec![half::f16::ZERO; dim];
             for i in 0..count {
@@ -157,7 +232,7 @@ impl Sequence {
         queries: &[f32],
         output: &mut [f32],
     ) {
-        let dim = self.own.head_dim;
+        let dim = self.own.sizes.head_dim;
         let group = output.len() / (rows.len() * dim);
         let visible: Vec<Range<usize>> = rows
             .flat_map(|i| {
@@ -182,35 +257,52 @@ impl Sequence {
     }
 }
 
-impl Part {
-    fn new(layers: usize, kv_heads: usize, head_dim: usize, capacity: usize, taken: Taken) -> Self {
+impl<S: Store> Part<S> {
+    fn new(sizes: Sizes, capacity: usize, taken: Taken) -> Self {
         let capacity = capacity.next_multiple_of(16);
-        let size = layers * kv_heads * capacity * head_dim;
-        let (keys, values) = (vec![0; size], vec![0; size]);
-        taken.0.fetch_add(4 * size as u64, Ordering::Relaxed);
-        Self { keys, values, layers, kv_heads, head_dim, capacity, len: 0, taken }
+        taken.0.fetch_add(sizes.bytes(capacity), Ordering::Relaxed);
+        Self { store: S::new(sizes, capacity), sizes, capacity, len: 0, taken }
     }
 
     /// An empty one of the same model.
     fn like(&self, capacity: usize) -> Self {
-        Self::new(self.layers, self.kv_heads, self.head_dim, capacity, self.taken.clone())
+        Self::new(self.sizes, capacity, self.taken.clone())
     }
+}
 
+impl Part<Halves> {
     fn layer(&self, layer: usize) -> Range<usize> {
-        let size = self.kv_heads * self.capacity * self.head_dim;
+        let size = self.sizes.kv_heads * self.capacity * self.sizes.head_dim;
         layer * size..(layer + 1) * size
     }
 
     fn span(&self, layer: usize, head: usize, len: usize) -> Span<'_> {
-        let size = self.capacity * self.head_dim;
+        let size = self.capacity * self.sizes.head_dim;
         let place = self.layer(layer).start + head * size..self.layer(layer).start + (head + 1) * size;
-        Span { keys: &self.keys[place.clone()], values: &self.values[place], len }
+        Span { keys: &self.store.keys[place.clone()], values: &self.store.values[place], len }
     }
 }
 
-impl Drop for Part {
+impl Store for Halves {
+    /// All layers' numbers lie in a row, `[layer][width - 1][hidden]`, oldest first.
+    type State = f32;
+
+    fn new(sizes: Sizes, capacity: usize) -> Self {
+        let numbers = sizes.layers * sizes.kv_heads * capacity * sizes.head_dim;
+        Self { keys: vec![0; numbers], values: vec![0; numbers] }
+    }
+}
+
+impl Sizes {
+    /// Of the keys and values of `tokens` tokens.
+    fn bytes(self, tokens: usize) -> u64 {
+        4 * (self.layers * self.kv_heads * tokens * self.head_dim) as u64
+    }
+}
+
+impl<S> Drop for Part<S> {
     fn drop(&mut self) {
-        self.taken.0.fetch_sub(4 * self.keys.len() as u64, Ordering::Relaxed);
+        self.taken.0.fetch_sub(self.sizes.bytes(self.capacity), Ordering::Relaxed);
     }
 }
 

@@ -10,7 +10,8 @@ fn network(isa: Isa, threads: usize) -> Network {
     let mapping = mapping();
     let header = Header::read(mapping.path(), &mapping).unwrap();
     let shape = Shape::read(&header).unwrap();
-    Network { isa, ..Network::load(&mapping, &header, &shape, 4096, Pool::new(threads, 0).unwrap()).unwrap() }
+    let pool = Pool::new(threads, 0).unwrap();
+    Network::Kernels(Kernels { isa, ..Kernels::load(&mapping, &header, &shape, 4096, pool).unwrap() })
 }
 
 /// `<|im_start|>system\nYou triage alerts.<|im_end|>\n...`, from `tests/data/tokens.json`.
@@ -40,7 +41,7 @@ fn logits_are_within_two_percent_of_candles() {
     for isa in Isa::supported() {
         let network = network(isa, 1);
         let mut sequence = network.sequence(prompt.len());
-        let got = network.next(&mut sequence, &prompt);
+        let got = network.next(&mut sequence, &prompt).unwrap();
         let relative = relative(&got, &expected);
         println!("{}: relative L2 {relative:.5}", isa.name());
         assert!(relative < 0.02, "{}: {relative}", isa.name());
@@ -55,7 +56,7 @@ fn the_five_likeliest_words_are_those_of_llama_cpp() {
     let prompt = prompt();
     for isa in Isa::supported() {
         let network = network(isa, 1);
-        let logits = network.next(&mut network.sequence(prompt.len()), &prompt);
+        let logits = network.next(&mut network.sequence(prompt.len()), &prompt).unwrap();
         let total = logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
         for (id, expected) in known {
             let got = f64::from(logits[id]) - total;
@@ -67,7 +68,7 @@ fn the_five_likeliest_words_are_those_of_llama_cpp() {
 /// Appends `tokens` and gives the logits after each.
 fn each(network: &Network, sequence: &mut Sequence, tokens: &[u32]) -> Vec<Vec<f32>> {
     let piece = Piece { sequence, tokens, logits: tokens.len(), hidden: 0 };
-    let output = network.forward(&mut [piece]).pop().unwrap();
+    let output = network.forward(&mut [piece]).unwrap().pop().unwrap();
     output.logits.chunks(network.shape().vocab).map(<[f32]>::to_vec).collect()
 }
 
@@ -77,18 +78,18 @@ fn rows_threads_and_neighbours_do_not_change_a_bit() {
     for isa in Isa::supported() {
         let network = network(isa, 1);
         let mut whole = network.sequence(50);
-        network.next(&mut whole, &prompt[..50]);
+        network.next(&mut whole, &prompt[..50]).unwrap();
         let mut whole = whole.branch(100);
-        network.next(&mut whole, &prompt[50..70]);
+        network.next(&mut whole, &prompt[50..70]).unwrap();
         let expected = each(&network, &mut whole, &prompt[70..]);
 
         let threads = super::tests::network(isa, 3);
         let mut pieces = threads.sequence(50);
         for token in &prompt[..9] {
-            threads.next(&mut pieces, &[*token]);
+            threads.next(&mut pieces, &[*token]).unwrap();
         }
         for chunk in prompt[9..50].chunks(7) {
-            threads.next(&mut pieces, chunk);
+            threads.next(&mut pieces, chunk).unwrap();
         }
         let (mut one, mut other) = (pieces.branch(100), pieces.branch(30));
         let mut got = Vec::new();
@@ -99,7 +100,7 @@ fn rows_threads_and_neighbours_do_not_change_a_bit() {
             if !tokens.is_empty() {
                 pieces.insert(0, Piece { sequence: &mut other, tokens, logits: 0, hidden: 2 });
             }
-            got = threads.forward(&mut pieces).pop().unwrap().logits;
+            got = threads.forward(&mut pieces).unwrap().pop().unwrap().logits;
         }
         assert_eq!((one.len(), other.len()), (120, 80));
         assert_eq!(got, *expected.last().unwrap(), "{}", isa.name());
@@ -111,12 +112,13 @@ fn a_branch_shares_what_is_before_it_and_frees_its_own() {
     let network = network(Isa::Portable, 2);
     let prompt = prompt();
     let mut shared = network.sequence(prompt.len());
-    network.next(&mut shared, &prompt);
+    network.next(&mut shared, &prompt).unwrap();
     let before = network.sequence_bytes();
     assert_eq!(before, part_bytes(network.shape(), prompt.len()));
     let mut branches: Vec<Sequence> = (0..3).map(|_| shared.branch(16)).collect();
     assert_eq!(network.sequence_bytes(), before + 3 * part_bytes(network.shape(), 16));
-    let logits: Vec<_> = branches.iter_mut().map(|branch| network.next(branch, &prompt[..4])).collect();
+    let logits: Vec<_> =
+        branches.iter_mut().map(|branch| network.next(branch, &prompt[..4]).unwrap()).collect();
     assert_eq!(logits[0], logits[2]);
     drop((shared, branches));
     assert_eq!(network.sequence_bytes(), 0);

@@ -9,12 +9,28 @@ use crate::error::LoadError;
 use crate::gguf::{Architecture, Header, Mixer, Shape};
 use crate::source::Mapping;
 
-pub(super) struct Weights {
-    pub(super) embedding: Packed,
-    pub(super) layers: Vec<Layer>,
-    pub(super) norm: Vec<f32>,
+/// What prepares weights for those who compute with them: the threads of our kernels, or a device.
+pub(super) trait Place {
+    type Matrix;
+    type Vector;
+
+    /// The tensor `name`, which must be `rows` by `columns`.
+    fn matrix(
+        &self,
+        header: &Header<'_>,
+        name: &str,
+        size: (usize, usize),
+    ) -> Result<Self::Matrix, LoadError>;
+
+    fn vector(&self, header: &Header<'_>, numbers: Vec<f32>) -> Result<Self::Vector, LoadError>;
+}
+
+pub(super) struct Weights<P: Place> {
+    pub(super) embedding: P::Matrix,
+    pub(super) layers: Vec<Layer<P>>,
+    pub(super) norm: P::Vector,
     /// Absent where the embedding serves.
-    pub(super) head: Option<Packed>,
+    pub(super) head: Option<P::Matrix>,
     pub(super) rotation: Rotation,
     /// That a pass reads.
     pub(super) bytes: u64,
@@ -29,99 +45,94 @@ pub(super) struct Rotation {
     pub(super) local: Vec<f64>,
 }
 
-pub(super) struct Layer {
-    pub(super) norm: Vec<f32>,
-    pub(super) mixing: Mixing,
+pub(super) struct Layer<P: Place> {
+    pub(super) norm: P::Vector,
+    pub(super) mixing: Mixing<P>,
     /// Of what the mixing adds (Gemma 3).
-    pub(super) mixing_norm: Option<Vec<f32>>,
-    pub(super) feed_forward_norm: Vec<f32>,
+    pub(super) mixing_norm: Option<P::Vector>,
+    pub(super) feed_forward_norm: P::Vector,
     /// The gate's rows, then as many of what it lets through: two tensors, or one (Phi 3).
-    pub(super) gate_and_up: Vec<Packed>,
-    pub(super) down: Packed,
+    pub(super) gate_and_up: Vec<P::Matrix>,
+    pub(super) down: P::Matrix,
     /// Of what the feed-forward part adds (Gemma 3).
-    pub(super) down_norm: Option<Vec<f32>>,
+    pub(super) down_norm: Option<P::Vector>,
 }
 
-pub(super) enum Mixing {
-    Attention(Box<Attention>),
-    Convolution(Convolution),
+pub(super) enum Mixing<P: Place> {
+    Attention(Box<Attention<P>>),
+    Convolution(Convolution<P>),
 }
 
-pub(super) struct Attention {
+pub(super) struct Attention<P: Place> {
     /// Rows of queries, keys and values: three tensors, or one (Phi 3).
-    pub(super) projections: Vec<Packed>,
+    pub(super) projections: Vec<P::Matrix>,
     /// Of queries, keys and values, in a row (Qwen 2).
-    pub(super) bias: Option<Vec<f32>>,
+    pub(super) bias: Option<P::Vector>,
     /// Of each head's query and key.
-    pub(super) head_norms: Option<(Vec<f32>, Vec<f32>)>,
-    pub(super) output: Packed,
+    pub(super) head_norms: Option<(P::Vector, P::Vector)>,
+    pub(super) output: P::Matrix,
     /// Keys that a token sees, itself among them.
     pub(super) window: Option<usize>,
 }
 
 /// LFM2's short convolution: out = output (c * convolution (b * x)), where b, c and x are projections.
-pub(super) struct Convolution {
+pub(super) struct Convolution<P: Place> {
     /// Rows of b, c and x.
-    pub(super) projection: Packed,
+    pub(super) projection: P::Matrix,
     /// `[hidden][width]`, the newest token's weight last.
-    pub(super) kernel: Vec<f32>,
+    pub(super) kernel: P::Vector,
     pub(super) width: usize,
-    pub(super) output: Packed,
+    pub(super) output: P::Matrix,
 }
 
-impl Weights {
+impl<P: Place> Weights<P> {
     /// For sequences of at most `context` tokens.
     pub(super) fn read(
         header: &Header<'_>,
         shape: &Shape,
         context: usize,
         mapping: &Mapping,
-        pool: &Pool,
+        place: &P,
     ) -> Result<Self, LoadError> {
-        let tensors = Tensors {
-            header,
-            shape,
-            mapping,
-            memory: Memory::default(),
-            pool,
-            read: RefCell::default(),
-            bytes: Cell::new(0),
-            products: Cell::new(0),
-        };
+        let read = RefCell::default();
+        let (bytes, products) = (Cell::new(0), Cell::new(0));
+        let tensors = Tensors { header, shape, mapping, place, read, bytes, products };
         let table = (shape.vocab, shape.hidden);
+        let embedding = tensors.matrix("token_embd.weight", table)?;
         let head = match tensors.has("output.weight") {
-            true => Some(tensors.matrix("output.weight", table)?),
+            true => {
+                // Beside a head, a token reads one row of the embedding.
+                tensors.bytes.set(0);
+                tensors.products.set(0);
+                Some(tensors.matrix("output.weight", table)?)
+            }
             false => None,
         };
         let norm = match shape.architecture {
             Architecture::Lfm2 => "token_embd_norm.weight",
             _ => "output_norm.weight",
         };
-        let embedding = tensors.matrix("token_embd.weight", table)?;
-        // Beside a head, a token reads one row of it.
-        let unread = head.as_ref().map_or((0, 0), |_| cost(&embedding));
         let layers = (0..shape.mixers.len()).map(|i| tensors.layer(i)).collect::<Result<_, _>>()?;
         let weights = Self {
             embedding,
             layers,
-            norm: tensors.vector(norm, shape.hidden)?,
+            norm: tensors.vector(norm, &[shape.hidden])?,
             head,
             rotation: tensors.rotation(context)?,
-            bytes: tensors.bytes.get() - unread.0,
-            products: tensors.products.get() - unread.1,
+            bytes: tensors.bytes.get(),
+            products: tensors.products.get(),
         };
         tensors.check_all_read()?;
         Ok(weights)
     }
 }
 
-struct Tensors<'a> {
+struct Tensors<'a, P> {
     header: &'a Header<'a>,
     shape: &'a Shape,
     /// What the header lies in, to be given back to the system as it is read.
     mapping: &'a Mapping,
-    memory: Memory,
-    pool: &'a Pool,
+    place: &'a P,
     /// Names of those that were asked for.
     read: RefCell<HashSet<String>>,
     /// Of all matrices.
@@ -129,17 +140,12 @@ struct Tensors<'a> {
     products: Cell<u64>,
 }
 
-/// Bytes, and multiplications with a token.
-fn cost(matrix: &Packed) -> (u64, u64) {
-    (matrix.bytes() as u64, (matrix.rows * matrix.columns) as u64)
-}
-
-impl Tensors<'_> {
-    fn layer(&self, number: usize) -> Result<Layer, LoadError> {
+impl<P: Place> Tensors<'_, P> {
+    fn layer(&self, number: usize) -> Result<Layer<P>, LoadError> {
         let shape = self.shape;
         let (hidden, wide) = (shape.hidden, shape.feed_forward);
         let name = |part: &str| format!("blk.{number}.{part}.weight");
-        let norm = |part: &str| self.vector(&name(part), hidden);
+        let norm = |part: &str| self.vector(&name(part), &[hidden]);
         let is_gemma = shape.architecture == Architecture::Gemma3;
         Ok(Layer {
             norm: norm("attn_norm")?,
@@ -148,7 +154,7 @@ impl Tensors<'_> {
                 Mixer::Local { window } => Mixing::Attention(Box::new(self.attention(number, Some(window))?)),
                 Mixer::Convolution { width } => Mixing::Convolution(Convolution {
                     projection: self.matrix(&name("shortconv.in_proj"), (3 * hidden, hidden))?,
-                    kernel: self.table(&name("shortconv.conv"), (hidden, width))?,
+                    kernel: self.vector(&name("shortconv.conv"), &[hidden, width])?,
                     width,
                     output: self.matrix(&name("shortconv.out_proj"), (hidden, hidden))?,
                 }),
@@ -167,13 +173,13 @@ impl Tensors<'_> {
         })
     }
 
-    fn attention(&self, number: usize, window: Option<usize>) -> Result<Attention, LoadError> {
+    fn attention(&self, number: usize, window: Option<usize>) -> Result<Attention<P>, LoadError> {
         let shape = self.shape;
         let (queries, keys) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         let name = |part: &str| format!("blk.{number}.{part}");
         let matrix = |part: &str, rows| self.matrix(&name(&format!("{part}.weight")), (rows, shape.hidden));
-        let head_norm = |part: &str| self.vector(&name(&format!("{part}.weight")), shape.head_dim);
-        let bias = |part: &str, len| self.vector(&name(&format!("{part}.bias")), len);
+        let head_norm = |part: &str| self.vector(&name(&format!("{part}.weight")), &[shape.head_dim]);
+        let bias = |part: &str, len| self.floats(&name(&format!("{part}.bias")), &[len]);
         Ok(Attention {
             projections: match shape.architecture {
                 Architecture::Phi3 => vec![matrix("attn_qkv", queries + 2 * keys)?],
@@ -181,7 +187,8 @@ impl Tensors<'_> {
             },
             bias: match ["q", "k", "v"].iter().any(|part| self.has(&name(&format!("attn_{part}.bias")))) {
                 true => {
-                    Some([bias("attn_q", queries)?, bias("attn_k", keys)?, bias("attn_v", keys)?].concat())
+                    let parts = [bias("attn_q", queries)?, bias("attn_k", keys)?, bias("attn_v", keys)?];
+                    Some(self.place.vector(self.header, parts.concat())?)
                 }
                 false => None,
             },
@@ -199,7 +206,7 @@ impl Tensors<'_> {
     fn rotation(&self, context: usize) -> Result<Rotation, LoadError> {
         let rope = &self.shape.rope;
         let pairs = rope.dim / 2;
-        let optional = |name: &str| self.has(name).then(|| self.vector(name, pairs)).transpose();
+        let optional = |name: &str| self.has(name).then(|| self.floats(name, &[pairs])).transpose();
         let all = optional("rope_freqs.weight")?;
         let (short, long) = (optional("rope_factors_short.weight")?, optional("rope_factors_long.weight")?);
         let by_context = if context > rope.original_context { long } else { short };
@@ -232,22 +239,18 @@ impl Tensors<'_> {
         }
     }
 
-    fn matrix(&self, name: &str, size: (usize, usize)) -> Result<Packed, LoadError> {
+    fn matrix(&self, name: &str, size: (usize, usize)) -> Result<P::Matrix, LoadError> {
         self.read.borrow_mut().insert(name.into());
-        let packed = Packed::read(self.header, name, size, &self.memory, self.pool)?;
-        self.mapping.release(self.header.tensor(name)?.bytes);
-        let (bytes, products) = cost(&packed);
-        self.bytes.set(self.bytes.get() + bytes);
-        self.products.set(self.products.get() + products);
-        Ok(packed)
+        let matrix = self.place.matrix(self.header, name, size)?;
+        let bytes = self.header.tensor(name)?.bytes;
+        self.mapping.release(bytes);
+        self.bytes.set(self.bytes.get() + bytes.len() as u64);
+        self.products.set(self.products.get() + (size.0 * size.1) as u64);
+        Ok(matrix)
     }
 
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
-        self.floats(name, &[len])
-    }
-
-    fn table(&self, name: &str, (rows, columns): (usize, usize)) -> Result<Vec<f32>, LoadError> {
-        self.floats(name, &[rows, columns])
+    fn vector(&self, name: &str, shape: &[usize]) -> Result<P::Vector, LoadError> {
+        self.place.vector(self.header, self.floats(name, shape)?)
     }
 
     fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
@@ -258,6 +261,26 @@ impl Tensors<'_> {
             return Err(LoadError::Quantization { path, tensor, found: kind.into(), supported: FLOATS });
         }
         vector(self.header, name, shape)
+    }
+}
+
+/// For our kernels: packed by the threads that will compute.
+/// What arranges weights for our kernels.
+pub(super) struct Packer {
+    pub(super) memory: Memory,
+    pub(super) pool: Pool,
+}
+
+impl Place for Packer {
+    type Matrix = Packed;
+    type Vector = Vec<f32>;
+
+    fn matrix(&self, header: &Header<'_>, name: &str, size: (usize, usize)) -> Result<Packed, LoadError> {
+        Packed::read(header, name, size, &self.memory, &self.pool)
+    }
+
+    fn vector(&self, _header: &Header<'_>, numbers: Vec<f32>) -> Result<Vec<f32>, LoadError> {
+        Ok(numbers)
     }
 }
 

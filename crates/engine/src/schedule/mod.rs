@@ -191,7 +191,8 @@ impl Schedule {
         if taken.saturating_add(needed) > tools.budget {
             return Some(tools.budget);
         }
-        memory::available().filter(|available| needed + promised > *available)
+        let available = if tools.network.is_here() { memory::available() } else { None };
+        available.filter(|available| needed + promised > *available)
     }
 
     fn pass(&mut self, tools: &Tools) {
@@ -208,8 +209,13 @@ impl Schedule {
             running.pieces(*share, &mut pieces);
             counts.push(pieces.len() - before);
         }
-        let mut outputs = tools.network.forward(&mut pieces).into_iter();
-        for (i, masked) in tools.masks.end() {
+        let outputs = tools.network.forward(&mut pieces);
+        let masks = tools.masks.end();
+        let mut outputs = match outputs {
+            Ok(outputs) => outputs.into_iter(),
+            Err(what) => return self.fail(&what),
+        };
+        for (i, masked) in masks {
             if let Work::Generate(generation) = &mut self.running[i].work {
                 generation.masked = Some(masked);
             }
@@ -229,6 +235,12 @@ impl Schedule {
                 Err(error) => self.finished.push((running.ticket, Err(error))),
             }
         }
+    }
+
+    /// Ends all that was under way: of a pass that failed, nobody knows what it left behind.
+    fn fail(&mut self, what: &str) {
+        let error = |running: Running| (running.ticket, Err(GenerateError::Inference(what.into())));
+        self.finished.extend(self.running.drain(..).map(error));
     }
 
     /// The rows that each gets of the next pass: answers what they need, then prompts, the most urgent first. What
