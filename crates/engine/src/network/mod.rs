@@ -218,8 +218,7 @@ impl Kernels {
     fn run(&self, pieces: &mut [Piece<'_, Parts<Halves>>]) -> Vec<Output> {
         let shape = &self.shape;
         let tokens: Vec<u32> = pieces.iter().flat_map(|piece| piece.tokens).copied().collect();
-        let mut hidden = vec![0.0; tokens.len() * shape.hidden];
-        self.pool.chunks(&mut hidden, shape.hidden, |i, row| {
+        let mut hidden = self.pool.vector(tokens.len() * shape.hidden, shape.hidden, 0.0, |i, row| {
             self.weights.embedding.row(tokens[i] as usize, row);
             if shape.scales.embedding != 1.0 {
                 row.iter_mut().for_each(|x| *x *= shape.scales.embedding);
@@ -269,8 +268,7 @@ impl Kernels {
 
         // Each row: its queries, its keys and its values, side by side.
         let row_len = query_len + 2 * key_len;
-        let mut heads = vec![0.0; tiles.rows * row_len];
-        self.pool.chunks(&mut heads, row_len, |i, row| {
+        let heads = self.pool.vector(tiles.rows * row_len, row_len, 0.0, |i, row| {
             tiles.row(i, 0, row);
             if let Some(bias) = &attention.bias {
                 row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
@@ -381,8 +379,8 @@ impl Kernels {
         let width = self.shape.feed_forward;
         let rows = self.normalize(hidden, &layer.feed_forward_norm);
         let tiles = self.multiply(&layer.gate_and_up, &rows);
-        let mut quantized = vec![QuantizedBlock::default(); tiles.rows * width / BLOCK];
-        self.pool.chunks(&mut quantized, width / BLOCK, |i, output| {
+        let (count, empty) = (tiles.rows * width / BLOCK, QuantizedBlock::default());
+        let quantized = self.pool.vector(count, width / BLOCK, empty, |i, output| {
             let mut both = vec![0.0; 2 * width];
             tiles.row(i, 0, &mut both);
             let (gate, up) = both.split_at_mut(width);
@@ -412,21 +410,18 @@ impl Kernels {
 
     fn normalize(&self, hidden: &[f32], weights: &[f32]) -> Vec<QuantizedBlock> {
         let (width, epsilon) = (self.shape.hidden, self.shape.norm_epsilon);
-        let mut quantized = vec![QuantizedBlock::default(); hidden.len() / BLOCK];
-        self.pool.chunks(&mut quantized, width / BLOCK, |i, output| {
+        self.pool.vector(hidden.len() / BLOCK, width / BLOCK, QuantizedBlock::default(), |i, output| {
             let mut row = vec![0.0; width];
             self.isa.run(Norm { input: &hidden[i * width..][..width], weights, epsilon, output: &mut row });
             self.isa.run(Quantize { input: &row, output });
-        });
-        quantized
+        })
     }
 
     /// Matrices of as many columns, one above the other, times the same rows: one wait for the threads instead of several.
     fn multiply(&self, matrices: &[Packed], activations: &[QuantizedBlock]) -> Tiles {
         let rows = activations.len() * BLOCK / matrices[0].columns;
         let count: usize = matrices.iter().map(Packed::tiles).sum();
-        let mut tiles = vec![[0.0; TILE]; count * rows];
-        self.pool.chunks(&mut tiles, rows, |mut number, out| {
+        let tiles = self.pool.vector(count * rows, rows, [0.0; TILE], |mut number, out| {
             let mut matrices = matrices.iter();
             let matrix = matrices.find(|matrix| {
                 let found = number < matrix.tiles();
@@ -471,8 +466,7 @@ impl Kernels {
         let rows = self.normalize(hidden, &self.weights.norm);
         let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
         let tiles = self.multiply(std::slice::from_ref(head), &rows);
-        let mut logits = vec![0.0; tiles.rows * vocab];
-        self.pool.chunks(&mut logits, vocab, |i, row| {
+        self.pool.vector(tiles.rows * vocab, vocab, 0.0, |i, row| {
             tiles.row(i, 0, row);
             if scales.logits != 1.0 {
                 row.iter_mut().for_each(|x| *x *= scales.logits);
@@ -480,8 +474,7 @@ impl Kernels {
             if let Some(cap) = scales.logit_cap {
                 row.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
             }
-        });
-        logits
+        })
     }
 }
 

@@ -114,6 +114,30 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// A vector of `count` items, made by as many threads: `work` gets each chunk of `len` items, all `empty`, and its
+    /// number.
+    pub(crate) fn vector<T: Copy + Send + Sync>(
+        &self,
+        count: usize,
+        len: usize,
+        empty: T,
+        work: impl Fn(usize, &mut [T]) + Sync,
+    ) -> Vec<T> {
+        let mut items = Vec::with_capacity(count);
+        self.chunks(&mut items.spare_capacity_mut()[..count], len, |i, chunk| {
+            chunk.iter_mut().for_each(|item| {
+                item.write(empty);
+            });
+            // SAFETY: all items of the chunk have just been written.
+            work(i, unsafe { chunk.assume_init_mut() });
+        });
+        // SAFETY: the chunks are all there is, and each has been written.
+        unsafe { items.set_len(count) };
+        items
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.closing.store(true, SeqCst);
@@ -331,6 +355,16 @@ mod tests {
                 assert!(items.iter().enumerate().all(|(i, item)| *item == i / 7 * 50));
             }
             add(&pool, &mut [], 7);
+        }
+    }
+
+    #[test]
+    fn a_vector_is_made_by_all_threads() {
+        let pool = Pool::new(3, 0).unwrap();
+        for count in [0, 1, 100] {
+            let items = pool.vector(count, 7, 5, |i, chunk| chunk.iter_mut().for_each(|item| *item += i));
+            assert!(items.iter().enumerate().all(|(i, item)| *item == 5 + i / 7));
+            assert_eq!(items.len(), count);
         }
     }
 
