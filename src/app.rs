@@ -193,6 +193,10 @@ pub fn triager(config: &triage::Config, runner: &Path) -> Triager {
     let model = config.model.clone();
     Triager::start(settings, move || {
         let found = registry.resolve(&model).map_err(|error| ProviderError::Failed(error.to_string()))?;
+        // Beside the model, where that is a file of its own.
+        let is_alone = found.source.offset == 0;
+        let kept_prefix = is_alone.then(|| found.source.path.with_extension("prefix"));
+        let options = watchpost_engine::Options { kept_prefix, ..options.clone() };
         Ok(Box::new(Local::open(&found.source, &options)?))
     })
 }

@@ -75,9 +75,9 @@ impl Kept {
         }
     }
 
-    /// Beside the file first, so that a process that ends meanwhile leaves the old one.
+    /// Beside the file first, so that a process that ends meanwhile leaves the old one, and two do not mix.
     fn write(&self, body: &[u8]) -> std::io::Result<()> {
-        let beside = self.path.with_extension("new");
+        let beside = self.path.with_extension(format!("{}.new", std::process::id()));
         let mut options = std::fs::File::options();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
@@ -87,7 +87,7 @@ impl Kept {
         file.write_all(&Sha256::digest(body))?;
         file.write_all(body)?;
         drop(file);
-        std::fs::rename(&beside, &self.path)
+        std::fs::rename(&beside, &self.path).inspect_err(|_| drop(std::fs::remove_file(&beside)))
     }
 }
 
