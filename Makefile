@@ -63,7 +63,7 @@ bench-engine: setup
 
 fuzz_s ?= 600
 fuzz_run = CARGO_TARGET_DIR=$(cache)/target-fuzz cargo +nightly fuzz run $(1) -- \
-	-max_total_time=$(fuzz_s) -max_len=$(2) -detect_leaks=0 -timeout=20 -rss_limit_mb=2048
+	-max_total_time=$(fuzz_s) -max_len=$(2) -len_control=0 -detect_leaks=0 -timeout=20 -rss_limit_mb=2048
 fuzz:
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet cargo-fuzz@0.13.2
 	mkdir -p fuzz/corpus/gguf fuzz/corpus/tokenizer

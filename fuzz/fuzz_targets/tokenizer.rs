@@ -41,7 +41,10 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let folder = if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "." };
     let file = tempfile::NamedTempFile::new_in(folder).expect("a folder for files");
-    std::fs::write(file.path(), gguf.bytes()).expect("room for a file");
+    // Weights are not read; there only has to be room for them.
+    let mut bytes = gguf.header();
+    bytes.resize(bytes.len() + (1 << 16), 0);
+    std::fs::write(file.path(), bytes).expect("room for a file");
     let source = Source::file(file.path()).expect("the file was just written");
     if let Ok(tokens) = Tokens::read(&source) {
         assert!(tokens.count(&text) <= 4 * text.len(), "a byte becomes at most four, one token each");
