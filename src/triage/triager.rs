@@ -248,9 +248,11 @@ pub enum Step {
 }
 
 impl Step {
-    /// The higher level goes first; at the same level verdicts go before prose.
+    /// The higher level goes first. A verdict is short and somebody waits for it: it counts as [`VERDICT_LEAD`] levels more,
+    /// not as more than any prose, so that a flood of small alerts does not hold up what is written of a critical one.
     fn priority(self, level: u8) -> u8 {
-        2 * level.min(100) + u8::from(self == Self::Verdict)
+        let lead = if self == Self::Verdict { VERDICT_LEAD } else { 0 };
+        level.min(100) + lead
     }
 }
 
@@ -300,6 +302,9 @@ impl Drop for CancelOnDrop {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+/// Levels. A verdict at 50 goes before prose at 90, one at 30 does not.
+const VERDICT_LEAD: u8 = 50;
 
 /// None of these locks is held where something could panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -409,15 +414,16 @@ mod tests {
     }
 
     #[test]
-    fn a_higher_level_goes_first_and_a_verdict_before_prose_of_its_level() {
+    fn a_higher_level_goes_first_and_verdicts_before_prose_that_is_not_much_more_urgent() {
         let order = [
             (Step::Prose, 0),
+            (Step::Prose, 40),
             (Step::Verdict, 0),
-            (Step::Prose, 50),
-            (Step::Verdict, 50),
-            (Step::Prose, 100),
+            (Step::Prose, 90),
+            (Step::Verdict, 45),
+            (Step::Verdict, 90),
             (Step::Verdict, 100),
         ];
-        assert!(order.map(|(step, level)| step.priority(level)).is_sorted());
+        assert!(order.map(|(step, level)| step.priority(level)).is_sorted_by(|less, more| less < more));
     }
 }
