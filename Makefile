@@ -32,9 +32,10 @@ else
 	cargo test --workspace --no-fail-fast
 endif
 
-# Without the advisory database, which is fetched from the network: `cargo deny check advisories` where there is one.
+# Crates of every platform and feature are looked at, so all are fetched. Without the advisory database, which is fetched from the network: `cargo deny check advisories` where there is one.
 deny:
 	@scripts/setup tools
+	@cargo fetch --locked --quiet
 	@if [ -x $(deny) ]; then $(deny) --offline check bans licenses sources; fi
 
 docs:
