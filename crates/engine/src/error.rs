@@ -58,7 +58,7 @@ pub enum GenerateError {
         "the answer was not complete after {max_tokens} tokens: allow more, or bound the schema's strings and arrays"
     )]
     MaxTokens { max_tokens: usize },
-    /// The caller should shorten the prompt; [`crate::Model::count_tokens`] measures it.
+    /// The caller should shorten the prompt; [`crate::Tokens::count`] measures it.
     #[error(
         "the prompt has {prompt_tokens} tokens and the answer up to {max_tokens}, the context holds {context}: shorten the prompt"
     )]
