@@ -33,9 +33,9 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Of the memory's speed, by answers.
+    /// Of the memory's speed, by answers. `None` for weights that a cache may hold, which are not read from memory.
     pub fn share_of_memory(&self) -> Option<f64> {
-        let limits = self.limits?;
+        let limits = self.limits.filter(|_| self.weight_bytes > CACHE_BYTES)?;
         Some(self.decode_tokens_per_second * self.weight_bytes as f64 / limits.bytes_per_second)
     }
 
@@ -108,4 +108,33 @@ fn arbitrary_tokens(count: usize, vocab: usize) -> Vec<u32> {
         (state >> 8) % vocab as u32
     };
     (0..count).map(|_| next()).collect()
+}
+
+/// More than the caches of most processors that models run on.
+const CACHE_BYTES: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_memorys_speed_is_said_of_weights_that_lie_there() {
+        let limits = Limits { bytes_per_second: 20e9, products_per_second: 1e12 };
+        let bench = |weight_bytes| Bench {
+            load: Duration::ZERO,
+            prompt_tokens_per_second: 1000.0,
+            decode_tokens_per_second: 100.0,
+            decode_at_700_tokens_per_second: None,
+            batch_tokens_per_second: 200.0,
+            weight_bytes,
+            products: 500_000_000,
+            limits: Some(limits),
+            peak_rss_bytes: None,
+            kernels: "portable",
+        };
+        assert_eq!(bench(100_000_000).share_of_memory(), Some(0.5));
+        assert_eq!(bench(3_000_000).share_of_memory(), None);
+        assert_eq!(bench(3_000_000).share_of_products(), Some(0.5));
+        assert_eq!(Bench { limits: None, ..bench(100_000_000) }.share_of_memory(), None);
+    }
 }

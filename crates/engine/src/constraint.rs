@@ -1,5 +1,6 @@
 //! What an answer may contain, token by token, so that it fits its JSON schema by construction.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 
 use llguidance::api::TopLevelGrammar;
@@ -30,7 +31,10 @@ impl Masks {
         std::thread::Builder::new().name("model-masks".into()).spawn(move || {
             for batch in work {
                 let mask = |(number, mut constraint): (usize, Constraint)| {
-                    let allowed = constraint.allowed();
+                    // One answer's defect is not to end the thread, and with it all answers.
+                    let allowed = catch_unwind(AssertUnwindSafe(|| constraint.allowed()));
+                    let allowed =
+                        allowed.unwrap_or_else(|_| Err(GenerateError::Inference("a mask panicked".into())));
                     (number, Masked { constraint, allowed })
                 };
                 if done.send(batch.into_iter().map(mask).collect()).is_err() {

@@ -107,36 +107,3 @@ fn the_largest_numbers_do_not_overflow() {
         }
     }
 }
-
-/// `cargo test -p watchpost-engine how_fast -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn how_fast_tiles_are() {
-    let (rows, columns) = (256, 2048);
-    let weights = noise(rows * columns, 11);
-    let only = std::env::var("ONLY").unwrap_or_default();
-    for kind in KINDS.into_iter().filter(|kind| kind.contains(&only)) {
-        let matrix = packed_from(kind, &weights, rows, columns);
-        for isa in Isa::supported().into_iter().skip(1) {
-            let (_, activations) = quantized(isa, 128, columns);
-            let speeds = [1, 4, 8, 16, 128].map(|count| {
-                let mut out = vec![[0f32; TILE]; count];
-                let mut best = 0f64;
-                for _ in 0..12 {
-                    let started = std::time::Instant::now();
-                    for tile in 0..matrix.tiles() {
-                        isa.multiply(matrix.tile(tile), &activations[..count * columns / 32], &mut out);
-                    }
-                    let seconds = started.elapsed().as_secs_f64();
-                    best = best.max((rows * columns * count) as f64 / seconds / 1e9);
-                }
-                format!("{best:6.1}")
-            });
-            println!(
-                "{kind:5} {:8} 10^9 products a second by 1, 4, 8, 16, 128 rows: {}",
-                isa.name(),
-                speeds.join(" ")
-            );
-        }
-    }
-}
