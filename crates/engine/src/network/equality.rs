@@ -28,6 +28,10 @@ fn recorded(name: &str, vocab: usize) -> Vec<Vec<f32>> {
 
 /// The network of a model of `synth`: first on candle's tensors, then on each instruction set that this machine has.
 fn networks(model: &Gguf, sha256: Option<&str>) -> Vec<Network> {
+    networks_on(&Isa::supported(), model, sha256)
+}
+
+fn networks_on(isas: &[Isa], model: &Gguf, sha256: Option<&str>) -> Vec<Network> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     std::fs::write(&path, model.bytes()).unwrap();
@@ -43,7 +47,7 @@ fn networks(model: &Gguf, sha256: Option<&str>) -> Vec<Network> {
         Network::Kernels(Kernels { isa, ..Kernels::load(&mapping, &header, &shape, CONTEXT, pool).unwrap() })
     };
     let device = Network::load_on(candle_core::Device::Cpu, &mapping, &header, &shape, CONTEXT).unwrap();
-    [device].into_iter().chain(Isa::supported().into_iter().map(load)).collect()
+    [device].into_iter().chain(isas.iter().copied().map(load)).collect()
 }
 
 /// The rows of logits that each scenario asks for.
@@ -194,6 +198,22 @@ fn pieces_and_neighbours_do_not_change_a_bit_of_any_model() {
             let (expected, got) = whole_and_in_pieces(&network);
             assert_eq!(got, expected, "{name}, {}", network.kernels());
         }
+    }
+}
+
+/// Of the two kernels that promise the same bits. Without AMX here, its instructions are emulated.
+#[test]
+fn amx_gives_the_very_logits_of_avx512() {
+    let mut isas = Isa::supported_or_emulated();
+    isas.retain(|isa| matches!(isa.name(), "avx512" | "amx"));
+    if isas.len() < 2 {
+        return;
+    }
+    for name in ["llama3-mixed", "gemma3-mixed"] {
+        let networks = networks_on(&isas, &synth::tiny::model(name).unwrap(), None);
+        let [expected, got] = [1, 2].map(|i| whole_and_in_pieces(&networks[i]));
+        assert_eq!(got, expected, "{name}");
+        assert_eq!(got.0, got.1, "{name}");
     }
 }
 

@@ -4,6 +4,8 @@
 //! 16, and compiled once for each set ([`Isa::run`]).
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -27,6 +29,8 @@ pub(crate) enum Isa {
     Avx2(avx2::Token),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Token),
+    #[cfg(target_arch = "x86_64")]
+    Amx(amx::Token),
 }
 
 /// A loop over floats. `FMA`: whether a fused multiply-add is one instruction here; where it is not,
@@ -68,8 +72,21 @@ impl Isa {
         {
             supported.extend(avx2::Token::detect().map(Self::Avx2));
             supported.extend(avx512::Token::detect().map(Self::Avx512));
+            supported.extend(amx::Token::detect().map(Self::Amx));
         }
         supported
+    }
+
+    /// As [`Isa::supported`], and with AMX emulated where there is AVX-512 without it.
+    #[cfg(test)]
+    pub(crate) fn supported_or_emulated() -> Vec<Self> {
+        #[allow(unused_mut)]
+        let mut isas = Self::supported();
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if !isas.iter().any(|isa| matches!(isa, Self::Amx(_))) {
+            isas.extend(amx::Token::detect_or_emulate().map(Self::Amx));
+        }
+        isas
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -79,6 +96,8 @@ impl Isa {
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(_) => "amx",
         }
     }
 
@@ -90,6 +109,8 @@ impl Isa {
             Self::Avx2(token) => token.run(work),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.run(work),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(token) => token.run(work),
         }
     }
 
@@ -107,6 +128,8 @@ impl Isa {
             Self::Avx2(token) => token.multiply(tile, activations, out),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.multiply(tile, activations, out),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(token) => token.multiply(tile, activations, out),
         }
     }
 
@@ -119,6 +142,8 @@ impl Isa {
             Self::Avx2(token) => token.products(rounds),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.products(rounds),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(token) => token.products(rounds),
         }
     }
 }

@@ -11,12 +11,12 @@ const COLUMNS: usize = 768;
 const ROWS: usize = 43;
 
 /// Weights of every kind of store, 24 rows (a tile and a half).
-fn matrices() -> Vec<(&'static str, Packed)> {
-    let weights = noise(24 * COLUMNS, 11);
-    KINDS.map(|kind| (kind, packed_from(kind, &weights, 24, COLUMNS))).into()
+pub(super) fn matrices(columns: usize) -> Vec<(&'static str, Packed)> {
+    let weights = noise(24 * columns, 11);
+    KINDS.map(|kind| (kind, packed_from(kind, &weights, 24, columns))).into()
 }
 
-fn quantized(isa: Isa, rows: usize, columns: usize) -> (Vec<f32>, Vec<QuantizedBlock>) {
+pub(super) fn quantized(isa: Isa, rows: usize, columns: usize) -> (Vec<f32>, Vec<QuantizedBlock>) {
     let input = noise(rows * columns, 12);
     let mut output = vec![QuantizedBlock::default(); input.len() / 32];
     isa.run(Quantize { input: &input, output: &mut output });
@@ -26,12 +26,12 @@ fn quantized(isa: Isa, rows: usize, columns: usize) -> (Vec<f32>, Vec<QuantizedB
 #[test]
 fn every_kernel_is_within_one_percent_of_floats() {
     let (input, activations) = quantized(Isa::Portable, ROWS, COLUMNS);
-    for (kind, matrix) in matrices() {
+    for (kind, matrix) in matrices(COLUMNS) {
         let mut floats = vec![[0f32; COLUMNS]; 24];
         for (row, floats) in floats.iter_mut().enumerate() {
             matrix.row(row, floats);
         }
-        for isa in Isa::supported() {
+        for isa in Isa::supported_or_emulated() {
             let (mut error, mut size) = (0f64, 0f64);
             for tile in 0..2 {
                 let mut out = vec![[f32::NAN; TILE]; ROWS];
@@ -57,14 +57,14 @@ fn every_kernel_is_within_one_percent_of_floats() {
 #[test]
 fn kernels_agree_to_the_rounding_of_floats() {
     let (_, activations) = quantized(Isa::Portable, ROWS, COLUMNS);
-    for (kind, matrix) in matrices() {
+    for (kind, matrix) in matrices(COLUMNS) {
         let product = |isa: Isa| {
             let mut out = vec![[0f32; TILE]; ROWS];
             isa.multiply(matrix.tile(0), &activations, &mut out);
             out
         };
         let expected = product(Isa::Portable);
-        for isa in Isa::supported() {
+        for isa in Isa::supported_or_emulated() {
             for (got, expected) in product(isa).iter().flatten().zip(expected.iter().flatten()) {
                 assert!((got - expected).abs() < 1e-3, "{kind} on {}: {got} {expected}", isa.name());
             }
@@ -74,9 +74,9 @@ fn kernels_agree_to_the_rounding_of_floats() {
 
 #[test]
 fn a_row_has_the_same_bits_alone_and_among_others() {
-    for isa in Isa::supported() {
+    for isa in Isa::supported_or_emulated() {
         let (_, activations) = quantized(isa, ROWS, COLUMNS);
-        for (kind, matrix) in matrices() {
+        for (kind, matrix) in matrices(COLUMNS) {
             let mut together = vec![[0f32; TILE]; ROWS];
             isa.multiply(matrix.tile(1), &activations, &mut together);
             for (row, together) in activations.chunks(COLUMNS / 32).zip(&together) {
@@ -95,7 +95,7 @@ fn the_largest_numbers_do_not_overflow() {
     let input: Vec<f32> = (0..256).map(|i| if i % 3 == 0 { -1.0 } else { 1.0 }).collect();
     for kind in KINDS {
         let matrix = packed_from(kind, &weights, 16, 256);
-        for isa in Isa::supported() {
+        for isa in Isa::supported_or_emulated() {
             let mut activations = [QuantizedBlock::default(); 8];
             isa.run(Quantize { input: &input, output: &mut activations });
             let mut out = [[0f32; TILE]];
