@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
+use super::kernel::Isa;
 use super::*;
 use crate::source::Source;
 use crate::synth::{self, Content, Gguf, Value as Entry};

@@ -1,3 +1,4 @@
+use super::kernel::Isa;
 use super::reference::Reference;
 use super::*;
 use crate::source::{Mapping, Source};

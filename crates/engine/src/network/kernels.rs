@@ -1,0 +1,320 @@
+//! The forward pass on this processor, with kernels of our own.
+
+use super::kernel::Isa;
+use super::lanes::{Gate, GateGelu, Norm, Quantize, Rotate};
+use super::packed::{BLOCK, Memory, Packed, QuantizedBlock, TILE};
+use super::pool::Pool;
+use super::sequence::{Halves, Parts, Taken};
+use super::weights::{Attention, Convolution, Layer, Mixing, Packer, Weights};
+use super::{Angles, Output, Piece};
+use crate::error::LoadError;
+use crate::gguf::{Architecture, Header, Shape};
+use crate::source::Mapping;
+
+pub(crate) struct Kernels {
+    pub(super) shape: Shape,
+    pub(super) weights: Weights<Packer>,
+    pub(super) isa: Isa,
+    pub(super) pool: Pool,
+    pub(super) taken: Taken,
+}
+
+impl Kernels {
+    pub(super) fn load(
+        mapping: &Mapping,
+        header: &Header<'_>,
+        shape: &Shape,
+        context: usize,
+        pool: Pool,
+    ) -> Result<Self, LoadError> {
+        let isa = Isa::choose()?;
+        let packer = Packer { memory: Memory::default(), pool };
+        let weights = Weights::read(header, shape, context, mapping, &packer)?;
+        let pool = packer.pool;
+        Ok(Self { shape: shape.clone(), weights, isa, pool, taken: Taken::default() })
+    }
+
+    pub(super) fn empty(&self, capacity: usize) -> Parts<Halves> {
+        Parts::new(&self.shape, capacity, &self.taken, vec![0.0; self.shape.state_len()])
+    }
+
+    pub(super) fn run(&self, pieces: &mut [Piece<'_, Parts<Halves>>]) -> Vec<Output> {
+        let shape = &self.shape;
+        let tokens: Vec<u32> = pieces.iter().flat_map(|piece| piece.tokens).copied().collect();
+        let mut hidden = self.pool.vector(tokens.len() * shape.hidden, shape.hidden, 0.0, |i, row| {
+            self.weights.embedding.row(tokens[i] as usize, row);
+            if shape.scales.embedding != 1.0 {
+                row.iter_mut().for_each(|x| *x *= shape.scales.embedding);
+            }
+        });
+        let positions: Vec<usize> =
+            pieces.iter().flat_map(|piece| (piece.sequence.len()..).take(piece.tokens.len())).collect();
+        let global = Angles::new(&self.weights.rotation.global, &positions, shape.rope.attention_factor);
+        let local = Angles::new(&self.weights.rotation.local, &positions, shape.rope.attention_factor);
+
+        let (mut attentions, mut remembered) = (0, 0);
+        for layer in &self.weights.layers {
+            let rows = self.normalize(&hidden, &layer.norm);
+            match &layer.mixing {
+                Mixing::Attention(attention) => {
+                    let angles = if attention.window.is_some() { &local } else { &global };
+                    let mixed = self.attend(attention, attentions, pieces, angles, &rows);
+                    self.add(&attention.output, &mixed, layer.mixing_norm.as_deref(), &mut hidden);
+                    attentions += 1;
+                }
+                Mixing::Convolution(convolution) => {
+                    let mixed = self.convolve(convolution, remembered, pieces, &rows);
+                    self.add(&convolution.output, &mixed, layer.mixing_norm.as_deref(), &mut hidden);
+                    remembered += (convolution.width - 1) * shape.hidden;
+                }
+            }
+            self.feed_forward(layer, &mut hidden);
+        }
+        for piece in &mut *pieces {
+            piece.sequence.grow(piece.tokens.len());
+        }
+        self.outputs(pieces, &hidden)
+    }
+
+    fn attend(
+        &self,
+        attention: &Attention<Packer>,
+        number: usize,
+        pieces: &mut [Piece<'_, Parts<Halves>>],
+        angles: &Angles,
+        rows: &[QuantizedBlock],
+    ) -> Vec<QuantizedBlock> {
+        let shape = &self.shape;
+        let dim = shape.head_dim;
+        let (query_len, key_len) = (shape.heads * dim, shape.kv_heads * dim);
+        let tiles = self.multiply(&attention.projections, rows);
+
+        // Each row: its queries, its keys and its values, side by side.
+        let row_len = query_len + 2 * key_len;
+        let heads = self.pool.vector(tiles.rows * row_len, row_len, 0.0, |i, row| {
+            tiles.row(i, 0, row);
+            if let Some(bias) = &attention.bias {
+                row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+            }
+            let (cos, sin) = angles.at(i);
+            for (number, head) in row[..query_len + key_len].chunks_exact_mut(dim).enumerate() {
+                if let Some((query_norm, key_norm)) = &attention.head_norms {
+                    let weights = if number < shape.heads { query_norm } else { key_norm };
+                    let input = head.to_vec();
+                    self.isa.run(Norm { input: &input, weights, epsilon: shape.norm_epsilon, output: head });
+                }
+                self.isa.run(Rotate { head, cos, sin, halves: shape.rope.halves });
+            }
+            row[..query_len].iter_mut().for_each(|x| *x *= shape.scales.attention);
+        });
+        let mut first = 0;
+        for piece in &mut *pieces {
+            let count = piece.tokens.len();
+            let rows = &heads[first * row_len..(first + count) * row_len];
+            piece.sequence.store(number, &self.pool, rows, query_len, row_len);
+            first += count;
+        }
+
+        // Of each piece, of each key-value head: `[row][head of its group][head_dim]`.
+        let group = query_len / shape.kv_heads;
+        let mut context = vec![0.0; tiles.rows * query_len];
+        let (mut work, mut rest, mut first) = (Vec::new(), &mut context[..], 0);
+        for piece in &*pieces {
+            let count = piece.tokens.len();
+            for head in 0..shape.kv_heads {
+                for from in (0..count).step_by(ATTENTION_ROWS) {
+                    let rows = from..(from + ATTENTION_ROWS).min(count);
+                    let output;
+                    (output, rest) = rest.split_at_mut(rows.len() * group);
+                    work.push((&*piece.sequence, head, first, rows, count, output));
+                }
+            }
+            first += count;
+        }
+        self.pool.chunks(&mut work, 1, |_, work| {
+            let (sequence, head, first, rows, count, output) = &mut work[0];
+            let mut queries = Vec::with_capacity(output.len());
+            for i in rows.clone() {
+                queries.extend_from_slice(&heads[(*first + i) * row_len + *head * group..][..group]);
+            }
+            let (head, rows, window) = (*head, rows.clone(), attention.window);
+            sequence.attend(number, head, rows, *count, window, self.isa, &queries, output);
+        });
+
+        let mut quantized = vec![QuantizedBlock::default(); tiles.rows * query_len / BLOCK];
+        let mut first = 0;
+        for piece in &*pieces {
+            let count = piece.tokens.len();
+            let context = &context[first * query_len..(first + count) * query_len];
+            let output = &mut quantized[first * query_len / BLOCK..(first + count) * query_len / BLOCK];
+            self.pool.chunks(output, query_len / BLOCK, |i, output| {
+                let parts = context.chunks_exact(count * group).flat_map(|head| &head[i * group..][..group]);
+                let row: Vec<f32> = parts.copied().collect();
+                self.isa.run(Quantize { input: &row, output });
+            });
+            first += count;
+        }
+        quantized
+    }
+
+    /// `remembered` is where the layer's part of a sequence's state begins.
+    fn convolve(
+        &self,
+        convolution: &Convolution<Packer>,
+        remembered: usize,
+        pieces: &mut [Piece<'_, Parts<Halves>>],
+        rows: &[QuantizedBlock],
+    ) -> Vec<QuantizedBlock> {
+        let (width, hidden) = (convolution.width, self.shape.hidden);
+        let tiles = self.multiply(std::slice::from_ref(&convolution.projection), rows);
+        let mut quantized = vec![QuantizedBlock::default(); tiles.rows * hidden / BLOCK];
+        let mut first = 0;
+        for piece in pieces {
+            let count = piece.tokens.len();
+            let state = &mut piece.sequence.state[remembered..][..(width - 1) * hidden];
+            // What the convolution sees, from the oldest that the first token sees.
+            let mut inputs = state.to_vec();
+            let mut gates = Vec::with_capacity(count * hidden);
+            let mut row = vec![0.0; 3 * hidden];
+            for i in first..first + count {
+                tiles.row(i, 0, &mut row);
+                inputs.extend(row[..hidden].iter().zip(&row[2 * hidden..]).map(|(b, x)| b * x));
+                gates.extend_from_slice(&row[hidden..2 * hidden]);
+            }
+            state.copy_from_slice(&inputs[count * hidden..]);
+            let output = &mut quantized[first * hidden / BLOCK..(first + count) * hidden / BLOCK];
+            self.pool.chunks(output, hidden / BLOCK, |i, output| {
+                let mut mixed = vec![0.0; hidden];
+                for (d, mixed) in mixed.iter_mut().enumerate() {
+                    let kernel = &convolution.kernel[d * width..][..width];
+                    let seen =
+                        kernel.iter().enumerate().map(|(j, weight)| weight * inputs[(i + j) * hidden + d]);
+                    *mixed = seen.sum::<f32>() * gates[i * hidden + d];
+                }
+                self.isa.run(Quantize { input: &mixed, output });
+            });
+            first += count;
+        }
+        quantized
+    }
+
+    fn feed_forward(&self, layer: &Layer<Packer>, hidden: &mut [f32]) {
+        let width = self.shape.feed_forward;
+        let rows = self.normalize(hidden, &layer.feed_forward_norm);
+        let tiles = self.multiply(&layer.gate_and_up, &rows);
+        let (count, empty) = (tiles.rows * width / BLOCK, QuantizedBlock::default());
+        let quantized = self.pool.vector(count, width / BLOCK, empty, |i, output| {
+            let mut both = vec![0.0; 2 * width];
+            tiles.row(i, 0, &mut both);
+            let (gate, up) = both.split_at_mut(width);
+            match self.shape.architecture {
+                Architecture::Gemma3 => self.isa.run(GateGelu { gate, up }),
+                _ => self.isa.run(Gate { gate, up }),
+            }
+            self.isa.run(Quantize { input: gate, output });
+        });
+        self.add(&layer.down, &quantized, layer.down_norm.as_deref(), hidden);
+    }
+
+    /// `hidden` += `matrix` times `rows`, normalized where there is a `norm`, times the residual scale.
+    fn add(&self, matrix: &Packed, rows: &[QuantizedBlock], norm: Option<&[f32]>, hidden: &mut [f32]) {
+        let tiles = self.multiply(std::slice::from_ref(matrix), rows);
+        let (scale, epsilon) = (self.shape.scales.residual, self.shape.norm_epsilon);
+        self.pool.chunks(hidden, self.shape.hidden, |i, row| {
+            let mut added = vec![0.0; row.len()];
+            tiles.row(i, 0, &mut added);
+            if let Some(weights) = norm {
+                let input = added.clone();
+                self.isa.run(Norm { input: &input, weights, epsilon, output: &mut added });
+            }
+            row.iter_mut().zip(&added).for_each(|(x, added)| *x += scale * added);
+        });
+    }
+
+    fn normalize(&self, hidden: &[f32], weights: &[f32]) -> Vec<QuantizedBlock> {
+        let (width, epsilon) = (self.shape.hidden, self.shape.norm_epsilon);
+        self.pool.vector(hidden.len() / BLOCK, width / BLOCK, QuantizedBlock::default(), |i, output| {
+            let mut row = vec![0.0; width];
+            self.isa.run(Norm { input: &hidden[i * width..][..width], weights, epsilon, output: &mut row });
+            self.isa.run(Quantize { input: &row, output });
+        })
+    }
+
+    /// Matrices of as many columns, one above the other, times the same rows: one wait for the threads instead of several.
+    fn multiply(&self, matrices: &[Packed], activations: &[QuantizedBlock]) -> Tiles {
+        let rows = activations.len() * BLOCK / matrices[0].columns;
+        let count: usize = matrices.iter().map(Packed::tiles).sum();
+        let tiles = self.pool.vector(count * rows, rows, [0.0; TILE], |mut number, out| {
+            let mut matrices = matrices.iter();
+            let matrix = matrices.find(|matrix| {
+                let found = number < matrix.tiles();
+                number -= if found { 0 } else { matrix.tiles() };
+                found
+            });
+            let matrix = matrix.expect("there are as many chunks as tiles");
+            self.isa.multiply(matrix.tile(number), activations, out);
+        });
+        Tiles { tiles, rows }
+    }
+
+    fn outputs(&self, pieces: &[Piece<'_, Parts<Halves>>], hidden: &[f32]) -> Vec<Output> {
+        let (width, vocab) = (self.shape.hidden, self.shape.vocab);
+        let (mut wanted, mut end) = (Vec::new(), 0);
+        for piece in pieces {
+            end += piece.tokens.len();
+            wanted.extend_from_slice(&hidden[(end - piece.logits) * width..end * width]);
+        }
+        let logits = if wanted.is_empty() { Vec::new() } else { self.logits(&wanted) };
+        let (mut first, mut end) = (0, 0);
+        let output = |piece: &Piece<'_, Parts<Halves>>| {
+            end += piece.tokens.len();
+            first += piece.logits;
+            let mut states = vec![0.0; piece.hidden * width];
+            for (row, input) in states
+                .chunks_exact_mut(width)
+                .zip(hidden[(end - piece.hidden) * width..end * width].chunks_exact(width))
+            {
+                let (weights, epsilon) = (&self.weights.norm[..], self.shape.norm_epsilon);
+                self.isa.run(Norm { input, weights, epsilon, output: row });
+            }
+            let logits = logits[(first - piece.logits) * vocab..first * vocab].to_vec();
+            Output { logits, hidden: states }
+        };
+        pieces.iter().map(output).collect()
+    }
+
+    /// `[row][vocab]` for rows of hidden states.
+    fn logits(&self, hidden: &[f32]) -> Vec<f32> {
+        let (vocab, scales) = (self.shape.vocab, self.shape.scales);
+        let rows = self.normalize(hidden, &self.weights.norm);
+        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
+        let tiles = self.multiply(std::slice::from_ref(head), &rows);
+        self.pool.vector(tiles.rows * vocab, vocab, 0.0, |i, row| {
+            tiles.row(i, 0, row);
+            if scales.logits != 1.0 {
+                row.iter_mut().for_each(|x| *x *= scales.logits);
+            }
+            if let Some(cap) = scales.logit_cap {
+                row.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+            }
+        })
+    }
+}
+
+/// A product, tile by tile: `[tile][row][16]`, so that each thread writes a piece of its own.
+struct Tiles {
+    tiles: Vec<[f32; TILE]>,
+    rows: usize,
+}
+
+impl Tiles {
+    /// Row `row` of the matrix whose tiles begin at `tile`.
+    fn row(&self, row: usize, tile: usize, out: &mut [f32]) {
+        for (i, out) in out.chunks_mut(TILE).enumerate() {
+            out.copy_from_slice(&self.tiles[(tile + i) * self.rows + row][..out.len()]);
+        }
+    }
+}
+
+/// Rows of a prompt whose queries are one piece of work.
+const ATTENTION_ROWS: usize = 16;
