@@ -17,6 +17,7 @@ pub const NAMES: &[&str] = &[
     "phi3",
     "phi3-long",
     "granite",
+    "glm4",
     "lfm2",
 ];
 
@@ -55,6 +56,7 @@ fn architecture(name: &str, sizes: impl Fn(Sizes) -> Sizes) -> Option<Gguf> {
         "phi3" => phi3(sizes, 1 << 10),
         "phi3-long" => phi3(sizes, 16),
         "granite" => granite(sizes),
+        "glm4" => glm4(sizes),
         "lfm2" => lfm2(sizes),
         _ => return None,
     };
@@ -107,12 +109,7 @@ fn qwen2(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
     for layer in 0..draft.sizes.layers {
         draft.norms(layer);
         draft.attention(layer, 1.0);
-        for (part, heads) in
-            [("q", draft.sizes.heads), ("k", draft.sizes.kv_heads), ("v", draft.sizes.kv_heads)]
-        {
-            let name = format!("blk.{layer}.attn_{part}.bias");
-            draft.add(Tensor::vector(name, heads * draft.sizes.head_dim, Content::Spread(0.7)));
-        }
+        draft.biases(layer);
         draft.feed_forward(layer, 1.0);
     }
     draft
@@ -154,14 +151,7 @@ fn gemma3(sizes: &impl Fn(Sizes) -> Sizes, linear: bool) -> Draft {
     draft.ends(2.0);
     for layer in 0..draft.sizes.layers {
         draft.norms(layer);
-        for part in ["post_attention_norm", "post_ffw_norm"] {
-            let norm = Tensor::vector(
-                format!("blk.{layer}.{part}.weight"),
-                draft.sizes.hidden,
-                Content::Around(0.24),
-            );
-            draft.add(norm);
-        }
+        draft.norms_after(layer, (draft.sizes.hidden as f32).sqrt());
         draft.attention(layer, 1.0);
         draft.head_norms(layer);
         draft.feed_forward(layer, 1.0);
@@ -208,6 +198,27 @@ fn granite(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
         draft.norms(layer);
         draft.attention(layer, 12.0 / 0.22);
         draft.feed_forward(layer, 12.0 / 0.22);
+    }
+    draft
+}
+
+/// GLM 4: norms after each part too, biases, gate and up in one matrix, half of a head rotated.
+fn glm4(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
+    let mut draft =
+        Draft::new("glm4", sizes(Sizes { heads: 6, kv_heads: 2, head_dim: 64, ..Sizes::default() }));
+    draft.set("attention.key_length", draft.head_dim());
+    draft.set("attention.value_length", draft.head_dim());
+    draft.set("rope.dimension_count", Value::Unsigned(draft.sizes.head_dim as u32 / 2));
+    draft.byte_level("glm4");
+    draft.ends(2.0);
+    draft.matrix("output", draft.sizes.vocab, draft.sizes.hidden, 2.0);
+    for layer in 0..draft.sizes.layers {
+        draft.norms(layer);
+        draft.norms_after(layer, 1.0);
+        draft.attention(layer, 1.0);
+        draft.biases(layer);
+        draft.matrix(&format!("blk.{layer}.ffn_up"), 2 * draft.sizes.feed_forward, draft.sizes.hidden, 1.2);
+        draft.back(&format!("blk.{layer}.ffn_down"), draft.sizes.hidden, draft.sizes.feed_forward, 0.15);
     }
     draft
 }
@@ -365,6 +376,23 @@ impl Draft {
         for part in ["attn_norm", "ffn_norm"] {
             let name = format!("blk.{layer}.{part}.weight");
             self.add(Tensor::vector(name, self.sizes.hidden, Content::Around(1.0)));
+        }
+    }
+
+    /// Of what each part adds. `scale`: by how much the stream is larger than the embedding.
+    fn norms_after(&mut self, layer: usize, scale: f32) {
+        for part in ["post_attention_norm", "post_ffw_norm"] {
+            let name = format!("blk.{layer}.{part}.weight");
+            self.add(Tensor::vector(name, self.sizes.hidden, Content::Around(0.12 * scale * self.stream)));
+        }
+    }
+
+    /// Of queries, keys and values.
+    fn biases(&mut self, layer: usize) {
+        let Sizes { heads, kv_heads, head_dim, .. } = self.sizes;
+        for (part, heads) in [("q", heads), ("k", kv_heads), ("v", kv_heads)] {
+            let name = format!("blk.{layer}.attn_{part}.bias");
+            self.add(Tensor::vector(name, heads * head_dim, Content::Spread(0.7)));
         }
     }
 

@@ -168,6 +168,7 @@ fn a_number_out_of_bounds_names_its_key() {
         ("attention.layer_norm_rms_epsilon", Entry::Float(-1.0)),
         ("attention.layer_norm_rms_epsilon", Entry::Flag(true)),
         ("expert_count", Entry::Unsigned(8)),
+        ("rope.dimension_sections", Entry::Integers(vec![16, 24, 24, 0])),
     ];
     for (name, gguf) in models() {
         let Some(Entry::Text(architecture)) = gguf.get("general.architecture").cloned() else { panic!() };

@@ -14,6 +14,7 @@ pub(crate) enum Architecture {
     Gemma3,
     Phi3,
     Granite,
+    Glm4,
     Lfm2,
 }
 
@@ -79,7 +80,7 @@ pub(crate) struct Scales {
 
 impl Architecture {
     pub(crate) const NAMES: &'static [&'static str] =
-        &["llama", "qwen2", "qwen3", "gemma3", "phi3", "granite", "lfm2"];
+        &["llama", "qwen2", "qwen3", "gemma3", "phi3", "granite", "glm4", "lfm2"];
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
@@ -89,6 +90,7 @@ impl Architecture {
             "gemma3" => Self::Gemma3,
             "phi3" => Self::Phi3,
             "granite" => Self::Granite,
+            "glm4" => Self::Glm4,
             "lfm2" => Self::Lfm2,
             _ => return None,
         })
@@ -102,6 +104,7 @@ impl Architecture {
             Self::Gemma3 => "gemma3",
             Self::Phi3 => "phi3",
             Self::Granite => "granite",
+            Self::Glm4 => "glm4",
             Self::Lfm2 => "lfm2",
         }
     }
@@ -251,13 +254,20 @@ impl Keys<'_> {
             let expected = "models without position embedding are not supported: use another";
             return Err(self.header.bad(&self.key("rope.scaling.finetuned"), Value::Bool(false), expected));
         }
+        if let Some(sections) = self.header.metadata.get(&*self.key("rope.dimension_sections")) {
+            let expected = "models whose positions have several parts, such as those of pictures, are not supported: use another";
+            return Err(self.header.bad(&self.key("rope.dimension_sections"), *sections, expected));
+        }
         Ok(Rope {
             dim: self.optional("rope.dimension_count")?.unwrap_or(head_dim),
             base: self.base("rope.freq_base", 10_000.0)?,
             local_base: self.base("rope.freq_base_swa", 10_000.0)?,
             factor,
             attention_factor: self.positive("rope.scaling.attn_factor", 1.0)? as f32,
-            halves: !matches!(self.architecture, Architecture::Llama | Architecture::Granite),
+            halves: !matches!(
+                self.architecture,
+                Architecture::Llama | Architecture::Granite | Architecture::Glm4
+            ),
             original_context: self
                 .optional("rope.scaling.original_context_length")?
                 .map_or_else(|| self.size("context_length"), Ok)?,

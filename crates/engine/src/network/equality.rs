@@ -139,8 +139,8 @@ fn phis_logits_are_those_of_llama_cpp() {
 }
 
 #[test]
-fn granites_and_lfms_logits_are_those_of_llama_cpp() {
-    compare(&["granite", "granite-mixed", "lfm2", "lfm2-mixed"]);
+fn granites_glms_and_lfms_logits_are_those_of_llama_cpp() {
+    compare(&["granite", "granite-mixed", "glm4", "glm4-mixed", "lfm2", "lfm2-mixed"]);
 }
 
 #[test]
@@ -269,6 +269,9 @@ fn a_wrong_formula_would_show() {
         ("granite", "attention scale", |gguf| gguf.set("granite.attention.scale", Entry::Float(0.177))),
         ("granite", "residual scale", |gguf| gguf.set("granite.residual_scale", Entry::Float(0.5))),
         ("granite", "logit scale", |gguf| gguf.set("granite.logit_scale", Entry::Float(7.5))),
+        ("glm4", "rotated part", |gguf| gguf.set("glm4.rope.dimension_count", Entry::Unsigned(64))),
+        ("glm4", "bias", |gguf| fill(gguf, ".bias", 0.0)),
+        ("glm4", "norm after feed-forward", |gguf| fill(gguf, "post_ffw_norm", 0.015)),
         ("lfm2", "convolution", |gguf| fill(gguf, "shortconv.conv", 0.6)),
     ];
     let reference = reference();

@@ -48,13 +48,13 @@ pub(super) struct Rotation {
 pub(super) struct Layer<P: Place> {
     pub(super) norm: P::Vector,
     pub(super) mixing: Mixing<P>,
-    /// Of what the mixing adds (Gemma 3).
+    /// Of what the mixing adds (Gemma 3, GLM 4).
     pub(super) mixing_norm: Option<P::Vector>,
     pub(super) feed_forward_norm: P::Vector,
-    /// The gate's rows, then as many of what it lets through: two tensors, or one (Phi 3).
+    /// The gate's rows, then as many of what it lets through: two tensors, or one (Phi 3, GLM 4).
     pub(super) gate_and_up: Vec<P::Matrix>,
     pub(super) down: P::Matrix,
-    /// Of what the feed-forward part adds (Gemma 3).
+    /// Of what the feed-forward part adds (Gemma 3, GLM 4).
     pub(super) down_norm: Option<P::Vector>,
 }
 
@@ -66,7 +66,7 @@ pub(super) enum Mixing<P: Place> {
 pub(super) struct Attention<P: Place> {
     /// Rows of queries, keys and values: three tensors, or one (Phi 3).
     pub(super) projections: Vec<P::Matrix>,
-    /// Of queries, keys and values, in a row (Qwen 2).
+    /// Of queries, keys and values, in a row (Qwen 2, GLM 4).
     pub(super) bias: Option<P::Vector>,
     /// Of each head's query and key.
     pub(super) head_norms: Option<(P::Vector, P::Vector)>,
@@ -146,7 +146,7 @@ impl<P: Place> Tensors<'_, P> {
         let (hidden, wide) = (shape.hidden, shape.feed_forward);
         let name = |part: &str| format!("blk.{number}.{part}.weight");
         let norm = |part: &str| self.vector(&name(part), &[hidden]);
-        let is_gemma = shape.architecture == Architecture::Gemma3;
+        let norms_after = matches!(shape.architecture, Architecture::Gemma3 | Architecture::Glm4);
         Ok(Layer {
             norm: norm("attn_norm")?,
             mixing: match shape.mixers[number] {
@@ -159,17 +159,19 @@ impl<P: Place> Tensors<'_, P> {
                     output: self.matrix(&name("shortconv.out_proj"), (hidden, hidden))?,
                 }),
             },
-            mixing_norm: is_gemma.then(|| norm("post_attention_norm")).transpose()?,
+            mixing_norm: norms_after.then(|| norm("post_attention_norm")).transpose()?,
             feed_forward_norm: norm("ffn_norm")?,
             gate_and_up: match shape.architecture {
-                Architecture::Phi3 => vec![self.matrix(&name("ffn_up"), (2 * wide, hidden))?],
+                Architecture::Phi3 | Architecture::Glm4 => {
+                    vec![self.matrix(&name("ffn_up"), (2 * wide, hidden))?]
+                }
                 _ => vec![
                     self.matrix(&name("ffn_gate"), (wide, hidden))?,
                     self.matrix(&name("ffn_up"), (wide, hidden))?,
                 ],
             },
             down: self.matrix(&name("ffn_down"), (hidden, wide))?,
-            down_norm: is_gemma.then(|| norm("post_ffw_norm")).transpose()?,
+            down_norm: norms_after.then(|| norm("post_ffw_norm")).transpose()?,
         })
     }
 

@@ -98,7 +98,7 @@ fn read(gguf: &Gguf) -> Tokenizer {
 
 #[test]
 fn byte_level_ids_are_those_of_llama_cpp() {
-    for pre in ["smollm", "gpt-2", "llama-bpe", "qwen2", "default"] {
+    for pre in ["smollm", "gpt-2", "llama-bpe", "qwen2", "glm4", "default"] {
         let tokenizer = smollm2(pre);
         compare(pre, |text| tokenizer.encode_data(text));
     }

@@ -30,7 +30,7 @@ impl Words {
             | "mellum2" => words(Sequence::new(vec![Digits::new(true).into(), gpt2().into()]).into()),
             "llama-bpe" | "llama3" | "llama-v3" | "lfm2" | "falcon3" | "falcon-h1" | "pixtral"
             | "midm-2.0" => Self { whole: true, begins: true, ..words(cut(&[&digits(r"\p{N}{1,3}")])?) },
-            "dbrx" | "smaug-bpe" => words(cut(&[&digits(r"\p{N}{1,3}")])?),
+            "dbrx" | "smaug-bpe" | "glm4" => words(cut(&[&digits(r"\p{N}{1,3}")])?),
             "qwen2" => Self { composes: true, ..words(cut(&[&digits(r"\p{N}")])?) },
             "deepseek-r1-qwen" | "kormo" | "megrez" | "stablelm2" | "hunyuan" | "solar-open" | "grok-2" => {
                 words(cut(&[&digits(r"\p{N}")])?)

@@ -23,7 +23,7 @@ import tokenizers
 BLOCK = 8
 UNSCORED = -1e9
 # Pre-tokenizers, with SmolLM2's vocabulary.
-BYTE_LEVEL = ["smollm", "gpt-2", "llama-bpe", "qwen2", "default"]
+BYTE_LEVEL = ["smollm", "gpt-2", "llama-bpe", "qwen2", "glm4", "default"]
 # SentencePiece, with the vocabulary of Mistral 7B: whether a text gets a space in front.
 PIECES = {"mistral": True, "mistral-bare": False, "mistral-blanks": False}
 # Such as Gemma has: they are text, and llama.cpp looks for them before all else.
