@@ -25,7 +25,9 @@ pub(crate) fn needed_on(device: &Device, header: &Header<'_>, shape: &Shape, con
 
 fn beside_weights(shape: &Shape, context: usize) -> u64 {
     let rows = ROWS.min(context) as u64;
-    let row = 4 * (6 * shape.hidden + 4 * shape.feed_forward + 4 * shape.heads * shape.head_dim) as u64;
+    let (wide, parts) = (shape.feed_forward, shape.experts.map_or(1, |experts| experts.used));
+    let row =
+        4 * ((4 + 2 * parts) * shape.hidden + 4 * parts * wide + 4 * shape.heads * shape.head_dim) as u64;
     sequence(shape, context) + rows * row + TOKENIZER_BYTES_PER_TOKEN * shape.vocab as u64
 }
 

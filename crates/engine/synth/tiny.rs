@@ -10,8 +10,10 @@ use super::{Content, Gguf, Kind, Tensor, Value, vocabulary};
 pub const NAMES: &[&str] = &[
     "llama3",
     "mistral",
+    "mixtral",
     "qwen2",
     "qwen3",
+    "qwen3moe",
     "gemma3",
     "gemma3-linear",
     "phi3",
@@ -49,8 +51,10 @@ fn architecture(name: &str, sizes: impl Fn(Sizes) -> Sizes) -> Option<Gguf> {
     let draft = match name {
         "llama3" => llama3(sizes),
         "mistral" => mistral(sizes),
+        "mixtral" => mixtral(sizes),
         "qwen2" => qwen2(sizes),
         "qwen3" => qwen3(sizes),
+        "qwen3moe" => qwen3moe(sizes),
         "gemma3" => gemma3(sizes, false),
         "gemma3-linear" => gemma3(sizes, true),
         "phi3" => phi3(sizes, 1 << 10),
@@ -99,6 +103,24 @@ fn mistral(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
     draft
 }
 
+/// Mixtral: a Mistral, each of whose tokens goes through two of four feed-forward parts.
+fn mixtral(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
+    let mut draft = Draft::new("llama", sizes(Sizes { kv_heads: 2, ..Sizes::default() }));
+    draft.set("rope.dimension_count", draft.head_dim());
+    draft.set("rope.freq_base", Value::Float(1_000_000.0));
+    draft.set("expert_count", Value::Unsigned(4));
+    draft.set("expert_used_count", Value::Unsigned(2));
+    draft.sentence_piece();
+    draft.ends(2.0);
+    draft.matrix("output", draft.sizes.vocab, draft.sizes.hidden, 2.0);
+    for layer in 0..draft.sizes.layers {
+        draft.norms(layer);
+        draft.attention(layer, 1.0);
+        draft.experts(layer, 4, draft.sizes.feed_forward);
+    }
+    draft
+}
+
 /// Qwen 2: queries, keys and values have biases.
 fn qwen2(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
     let mut draft =
@@ -129,6 +151,29 @@ fn qwen3(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
         draft.attention(layer, 1.0);
         draft.head_norms(layer);
         draft.feed_forward(layer, 1.0);
+    }
+    draft
+}
+
+/// Qwen 3 as a mixture: each token goes through three of eight feed-forward parts, which have a size of their own.
+fn qwen3moe(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
+    let full = Sizes { head_dim: 64, heads: 6, kv_heads: 2, feed_forward: 256, ..Sizes::default() };
+    let mut draft = Draft::new("qwen3moe", sizes(full));
+    let each = draft.sizes.feed_forward;
+    draft.set("feed_forward_length", Value::Unsigned(3 * each as u32));
+    draft.set("attention.key_length", draft.head_dim());
+    draft.set("attention.value_length", draft.head_dim());
+    draft.set("rope.freq_base", Value::Float(1_000_000.0));
+    draft.set("expert_count", Value::Unsigned(8));
+    draft.set("expert_used_count", Value::Unsigned(3));
+    draft.set("expert_feed_forward_length", Value::Unsigned(each as u32));
+    draft.byte_level("qwen2");
+    draft.ends(2.0);
+    for layer in 0..draft.sizes.layers {
+        draft.norms(layer);
+        draft.attention(layer, 1.0);
+        draft.head_norms(layer);
+        draft.experts(layer, 8, each);
     }
     draft
 }
@@ -254,11 +299,11 @@ fn lfm2(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
     draft
 }
 
-/// Every kind in turn; rows that are not whole blocks of a kind get the next.
+/// Every kind in turn; rows that are not whole blocks of a kind get the next. Routers stay floats, as in all files.
 fn mixed(mut gguf: Gguf) -> Gguf {
     let mut kinds = KINDS.iter().copied().cycle();
     for tensor in &mut gguf.tensors {
-        if tensor.shape.len() == 2 && tensor.shape[0] >= 32 {
+        if tensor.shape.len() >= 2 && tensor.shape[0] >= 32 && !tensor.name.contains(ROUTER) {
             let fits = |kind: &Kind| tensor.shape[0].is_multiple_of(kind.block_len());
             tensor.kind = kinds.by_ref().find(fits).expect("every row is whole blocks of Q8_0");
         }
@@ -266,6 +311,7 @@ fn mixed(mut gguf: Gguf) -> Gguf {
     gguf
 }
 
+const ROUTER: &str = "ffn_gate_inp";
 const KINDS: [Kind; 12] = [
     Kind::Q6K,
     Kind::Q4K,
@@ -419,5 +465,23 @@ impl Draft {
         self.matrix(&name("gate"), feed_forward, hidden, 1.2);
         self.matrix(&name("up"), feed_forward, hidden, 1.2);
         self.back(&name("down"), hidden, feed_forward, 0.15 * scale);
+    }
+
+    /// `count` parts of `wide` each, and what chooses among them.
+    fn experts(&mut self, layer: usize, count: usize, wide: usize) {
+        let hidden = self.sizes.hidden;
+        // Far enough apart that roundings seldom make another choice.
+        self.matrix(&format!("blk.{layer}.{ROUTER}"), count, hidden, 2.0);
+        for (part, rows, columns, gain) in [
+            ("gate", wide, hidden, 1.2),
+            ("up", wide, hidden, 1.2),
+            ("down", hidden, wide, 0.15 * self.stream),
+        ] {
+            let name = format!("blk.{layer}.ffn_{part}_exps");
+            self.matrix(&name, count * rows, columns, gain);
+            if let Some(tensor) = self.gguf.tensors.last_mut() {
+                tensor.shape = vec![columns, rows, count];
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ pub(crate) enum Architecture {
     Llama,
     Qwen2,
     Qwen3,
+    Qwen3Moe,
     Gemma3,
     Phi3,
     Granite,
@@ -24,7 +25,9 @@ pub(crate) struct Shape {
     pub(crate) architecture: Architecture,
     pub(crate) mixers: Vec<Mixer>,
     pub(crate) hidden: usize,
+    /// Of each expert, where there are some.
     pub(crate) feed_forward: usize,
+    pub(crate) experts: Option<Experts>,
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
@@ -34,6 +37,14 @@ pub(crate) struct Shape {
     pub(crate) context: usize,
     pub(crate) vocab: usize,
     pub(crate) scales: Scales,
+}
+
+/// The feed-forward parts of a layer, where it has several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Experts {
+    pub(crate) count: usize,
+    /// That a token goes through: 1 to `count`.
+    pub(crate) used: usize,
 }
 
 /// How a layer lets tokens see each other.
@@ -80,13 +91,14 @@ pub(crate) struct Scales {
 
 impl Architecture {
     pub(crate) const NAMES: &'static [&'static str] =
-        &["llama", "qwen2", "qwen3", "gemma3", "phi3", "granite", "glm4", "lfm2"];
+        &["llama", "qwen2", "qwen3", "qwen3moe", "gemma3", "phi3", "granite", "glm4", "lfm2"];
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "llama" => Self::Llama,
             "qwen2" => Self::Qwen2,
             "qwen3" => Self::Qwen3,
+            "qwen3moe" => Self::Qwen3Moe,
             "gemma3" => Self::Gemma3,
             "phi3" => Self::Phi3,
             "granite" => Self::Granite,
@@ -101,6 +113,7 @@ impl Architecture {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Qwen3Moe => "qwen3moe",
             Self::Gemma3 => "gemma3",
             Self::Phi3 => "phi3",
             Self::Granite => "granite",
@@ -159,11 +172,17 @@ impl Keys<'_> {
         }
         let (kv_heads, mixers) = self.mixers(layers, heads)?;
         let head_dim = self.optional("attention.key_length")?.unwrap_or(hidden / heads);
+        let experts = self.experts()?;
+        let feed_forward = match experts {
+            Some(_) => self.optional("expert_feed_forward_length")?,
+            None => None,
+        };
         let shape = Shape {
             architecture: self.architecture,
             mixers,
             hidden,
-            feed_forward: self.size("feed_forward_length")?,
+            feed_forward: feed_forward.map_or_else(|| self.size("feed_forward_length"), Ok)?,
+            experts,
             heads,
             kv_heads,
             head_dim,
@@ -231,6 +250,23 @@ impl Keys<'_> {
             _ => Mixer::Global,
         });
         Ok((most as usize, mixers.collect()))
+    }
+
+    fn experts(&self) -> Result<Option<Experts>, LoadError> {
+        let Some(count) = self.optional("expert_count")?.filter(|count| *count > 1) else {
+            return Ok(None);
+        };
+        if !matches!(self.architecture, Architecture::Llama | Architecture::Qwen3Moe) {
+            let expected = "mixtures of experts of this architecture are not supported: use a dense model";
+            return self.wrong("expert_count", count, expected);
+        }
+        if count > MAX_EXPERTS {
+            return self.wrong("expert_count", count, "at most 512 was expected");
+        }
+        match self.size("expert_used_count")? {
+            used if used <= count => Ok(Some(Experts { count, used })),
+            used => self.wrong("expert_used_count", used, "at most `expert_count` was expected"),
+        }
     }
 
     fn rope(&self, head_dim: usize) -> Result<Rope, LoadError> {
@@ -356,14 +392,7 @@ impl Keys<'_> {
                 "an even number up to the head's size was expected",
             );
         }
-        match self.optional("expert_count")?.filter(|experts| *experts > 1) {
-            Some(experts) => self.wrong(
-                "expert_count",
-                experts,
-                "mixtures of experts are not supported: use a dense model",
-            ),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn key(&self, suffix: &str) -> String {
@@ -403,6 +432,7 @@ impl Keys<'_> {
 const MAX_LAYERS: usize = 1024;
 const MAX_HIDDEN: usize = 1 << 20;
 const MAX_HEADS: usize = 4096;
+const MAX_EXPERTS: usize = 512;
 /// Every sixth layer of Gemma 3 sees everything.
 const GEMMA_PATTERN: usize = 6;
 const GEMMA_27B_LAYERS: usize = 62;

@@ -129,6 +129,11 @@ fn qwens_logits_are_those_of_llama_cpp() {
 }
 
 #[test]
+fn mixtures_logits_are_those_of_llama_cpp() {
+    compare(&["mixtral", "mixtral-mixed", "qwen3moe", "qwen3moe-mixed"]);
+}
+
+#[test]
 fn gemmas_logits_are_those_of_llama_cpp() {
     compare(&["gemma3", "gemma3-mixed", "gemma3-linear", "gemma3-linear-mixed"]);
 }
@@ -258,6 +263,9 @@ fn a_wrong_formula_would_show() {
         ("mistral", "rope base", |gguf| gguf.set("llama.rope.freq_base", Entry::Float(1e6))),
         ("qwen2", "bias", |gguf| fill(gguf, ".bias", 0.0)),
         ("qwen3", "norm of queries", |gguf| fill(gguf, "attn_q_norm", 1.6)),
+        ("mixtral", "number of experts", |gguf| gguf.set("llama.expert_used_count", Entry::Unsigned(3))),
+        ("qwen3moe", "number of experts", |gguf| gguf.set("qwen3moe.expert_used_count", Entry::Unsigned(2))),
+        ("qwen3moe", "router", |gguf| fill(gguf, "ffn_gate_inp", 0.1)),
         ("gemma3", "window", |gguf| gguf.set("gemma3.attention.sliding_window", Entry::Unsigned(9))),
         ("gemma3", "pattern", |gguf| gguf.set("gemma3.attention.sliding_window_pattern", Entry::Unsigned(5))),
         ("gemma3", "norm after attention", |gguf| fill(gguf, "post_attention_norm", 0.24)),

@@ -1,11 +1,14 @@
 //! The forward pass on this processor, with kernels of our own.
 
+use std::slice::from_ref;
+
+use super::experts::{Group, groups};
 use super::kernel::Isa;
-use super::lanes::{Gate, GateGelu, Norm, Quantize, Rotate};
+use super::lanes::{Dot, Gate, GateGelu, Norm, Quantize, Rotate};
 use super::packed::{BLOCK, Memory, Packed, QuantizedBlock, TILE};
 use super::pool::Pool;
 use super::sequence::{Halves, Parts, Taken};
-use super::weights::{Attention, Convolution, Layer, Mixing, Packer, Weights};
+use super::weights::{Attention, Convolution, Dense, FeedForward, Layer, Mixing, Packer, Weights};
 use super::{Angles, Output, Piece};
 use crate::error::LoadError;
 use crate::gguf::{Architecture, Header, Shape};
@@ -166,7 +169,7 @@ impl Kernels {
         rows: &[QuantizedBlock],
     ) -> Vec<QuantizedBlock> {
         let (width, hidden) = (convolution.width, self.shape.hidden);
-        let tiles = self.multiply(std::slice::from_ref(&convolution.projection), rows);
+        let tiles = self.multiply(from_ref(&convolution.projection), rows);
         let mut quantized = vec![QuantizedBlock::default(); tiles.rows * hidden / BLOCK];
         let mut first = 0;
         for piece in pieces {
@@ -199,26 +202,87 @@ impl Kernels {
     }
 
     fn feed_forward(&self, layer: &Layer<Packer>, hidden: &mut [f32]) {
-        let width = self.shape.feed_forward;
         let rows = self.normalize(hidden, &layer.feed_forward_norm);
-        let tiles = self.multiply(&layer.gate_and_up, &rows);
-        let (count, empty) = (tiles.rows * width / BLOCK, QuantizedBlock::default());
-        let quantized = self.pool.vector(count, width / BLOCK, empty, |i, output| {
+        match &layer.feed_forward {
+            FeedForward::Dense(Dense { gate_and_up, down }) => {
+                let tiles = self.multiply(gate_and_up, &rows);
+                let gated = self.gate(tiles.rows, |i, both| tiles.row(i, 0, both));
+                self.add(down, &gated, layer.down_norm.as_deref(), hidden);
+            }
+            FeedForward::Experts { router, experts, used } => {
+                let logits = self.route(router, &layer.feed_forward_norm, hidden);
+                self.mix(experts, &groups(&logits, experts.len(), *used), &rows, hidden);
+            }
+        }
+    }
+
+    /// What the gate lets through of `count` rows, whose gate and up `row` gives, side by side.
+    fn gate(&self, count: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Vec<QuantizedBlock> {
+        let width = self.shape.feed_forward;
+        let (blocks, empty) = (count * width / BLOCK, QuantizedBlock::default());
+        self.pool.vector(blocks, width / BLOCK, empty, |i, output| {
             let mut both = vec![0.0; 2 * width];
-            tiles.row(i, 0, &mut both);
+            row(i, &mut both);
             let (gate, up) = both.split_at_mut(width);
             match self.shape.architecture {
                 Architecture::Gemma3 => self.isa.run(GateGelu { gate, up }),
                 _ => self.isa.run(Gate { gate, up }),
             }
             self.isa.run(Quantize { input: gate, output });
+        })
+    }
+
+    /// `[row][expert]`: in floats, since a rounding might choose another expert.
+    fn route(&self, router: &[f32], norm: &[f32], hidden: &[f32]) -> Vec<f32> {
+        let (width, epsilon) = (self.shape.hidden, self.shape.norm_epsilon);
+        let (rows, experts) = (hidden.len() / width, router.len() / width);
+        self.pool.vector(rows * experts, experts, 0.0, |i, logits| {
+            let mut row = vec![0.0; width];
+            let input = &hidden[i * width..][..width];
+            self.isa.run(Norm { input, weights: norm, epsilon, output: &mut row });
+            for (logit, weights) in logits.iter_mut().zip(router.chunks_exact(width)) {
+                *logit = self.isa.run(Dot { a: &row, b: weights });
+            }
+        })
+    }
+
+    /// `hidden` += what the experts of each row make of `rows`, each by its share.
+    fn mix(&self, experts: &[Dense<Packer>], groups: &[Group], rows: &[QuantizedBlock], hidden: &mut [f32]) {
+        let (width, blocks) = (self.shape.hidden, self.shape.hidden / BLOCK);
+        let own = groups.iter().flat_map(|group| &group.rows).flat_map(|row| &rows[row * blocks..][..blocks]);
+        let own: Vec<QuantizedBlock> = own.copied().collect();
+        let each = |matrices: fn(&Dense<Packer>) -> &[Packed], rows: &[QuantizedBlock]| {
+            let parts = groups.iter().map(|group| (matrices(&experts[group.expert]), group.rows.len()));
+            self.multiply_each(&parts.collect::<Vec<_>>(), rows)
+        };
+        // Where the rows of each group are: its number, and the place within it.
+        let places: Vec<(usize, usize)> = groups
+            .iter()
+            .enumerate()
+            .flat_map(|(g, group)| (0..group.rows.len()).map(move |i| (g, i)))
+            .collect();
+        let both = each(|part| &part.gate_and_up, &own);
+        let gated = self.gate(places.len(), |at, row| both[places[at].0].row(places[at].1, 0, row));
+        let downs = each(|part| from_ref(&part.down), &gated);
+
+        // Always in the order of the experts, whatever rows are beside it.
+        let mut parts = vec![Vec::new(); hidden.len() / width];
+        for (g, i) in places {
+            parts[groups[g].rows[i]].push((&downs[g], i, groups[g].shares[i]));
+        }
+        let scale = self.shape.scales.residual;
+        self.pool.chunks(hidden, width, |i, row| {
+            let mut added = vec![0.0; width];
+            for (tiles, i, share) in &parts[i] {
+                tiles.row(*i, 0, &mut added);
+                row.iter_mut().zip(&added).for_each(|(x, added)| *x += scale * share * added);
+            }
         });
-        self.add(&layer.down, &quantized, layer.down_norm.as_deref(), hidden);
     }
 
     /// `hidden` += `matrix` times `rows`, normalized where there is a `norm`, times the residual scale.
     fn add(&self, matrix: &Packed, rows: &[QuantizedBlock], norm: Option<&[f32]>, hidden: &mut [f32]) {
-        let tiles = self.multiply(std::slice::from_ref(matrix), rows);
+        let tiles = self.multiply(from_ref(matrix), rows);
         let (scale, epsilon) = (self.shape.scales.residual, self.shape.norm_epsilon);
         self.pool.chunks(hidden, self.shape.hidden, |i, row| {
             let mut added = vec![0.0; row.len()];
@@ -257,6 +321,27 @@ impl Kernels {
         Tiles { tiles, rows }
     }
 
+    /// As `multiply`, for matrices that have rows of their own, as many as are given; they lie one behind the other.
+    fn multiply_each(&self, parts: &[(&[Packed], usize)], activations: &[QuantizedBlock]) -> Vec<Tiles> {
+        let empty = |(matrices, rows): &(&[Packed], usize)| {
+            let count: usize = matrices.iter().map(Packed::tiles).sum();
+            Tiles { tiles: vec![[0.0; TILE]; count * rows], rows: *rows }
+        };
+        let mut products: Vec<Tiles> = parts.iter().map(empty).collect();
+        let (mut work, mut rest) = (Vec::new(), activations);
+        for ((matrices, rows), product) in parts.iter().zip(&mut products) {
+            let own;
+            (own, rest) = rest.split_at(rows * matrices[0].columns / BLOCK);
+            let tiles = matrices.iter().flat_map(|matrix| (0..matrix.tiles()).map(|tile| matrix.tile(tile)));
+            work.extend(tiles.zip(product.tiles.chunks_mut(*rows)).map(|(tile, out)| (tile, own, out)));
+        }
+        self.pool.chunks(&mut work, 1, |_, work| {
+            let (tile, rows, out) = &mut work[0];
+            self.isa.multiply(*tile, rows, out);
+        });
+        products
+    }
+
     fn outputs(&self, pieces: &[Piece<'_, Parts<Halves>>], hidden: &[f32]) -> Vec<Output> {
         let (width, vocab) = (self.shape.hidden, self.shape.vocab);
         let (mut wanted, mut end) = (Vec::new(), 0);
@@ -288,7 +373,7 @@ impl Kernels {
         let (vocab, scales) = (self.shape.vocab, self.shape.scales);
         let rows = self.normalize(hidden, &self.weights.norm);
         let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        let tiles = self.multiply(std::slice::from_ref(head), &rows);
+        let tiles = self.multiply(from_ref(head), &rows);
         self.pool.vector(tiles.rows * vocab, vocab, 0.0, |i, row| {
             tiles.row(i, 0, row);
             if scales.logits != 1.0 {

@@ -33,6 +33,28 @@ impl Lanes for Norm<'_> {
     }
 }
 
+/// The sum of the products of two vectors of one length.
+pub(crate) struct Dot<'a> {
+    pub(crate) a: &'a [f32],
+    pub(crate) b: &'a [f32],
+}
+
+impl Lanes for Dot<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) -> f32 {
+        let mut lanes = [0f32; 16];
+        let ((a, rest_a), (b, rest_b)) = (self.a.as_chunks::<16>(), self.b.as_chunks::<16>());
+        for (a, b) in a.iter().zip(b) {
+            for i in 0..16 {
+                lanes[i] = multiply_add::<FMA>(a[i], b[i], lanes[i]);
+            }
+        }
+        sum(lanes) + rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum::<f32>()
+    }
+}
+
 /// Bytes with a scale for every 32 activations.
 pub(crate) struct Quantize<'a> {
     pub(crate) input: &'a [f32],
@@ -236,6 +258,8 @@ pub(super) mod tests {
             isa.run(GateGelu { gate: &mut gelu, up: &up });
             let mut norm = vec![0.0; 50];
             isa.run(Norm { input: &input, weights: &up, epsilon: 1e-5, output: &mut norm });
+            let dot: f64 = input.iter().zip(&up).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            assert!((f64::from(isa.run(Dot { a: &input, b: &up })) - dot).abs() < 1e-4);
             let mean = input.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 50.0 + 1e-5;
             for i in 0..50 {
                 let (x, up) = (f64::from(input[i]), f64::from(up[i]));

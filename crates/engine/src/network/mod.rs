@@ -4,6 +4,7 @@ mod attention;
 mod device;
 #[cfg(test)]
 mod equality;
+mod experts;
 pub(crate) mod kernel;
 mod kernels;
 mod lanes;

@@ -130,15 +130,15 @@ impl QuantizedBlock {
 }
 
 impl Packed {
-    /// The tensor `name`, which must be `rows` by `columns`.
+    /// `tensor`, which is `name` or a part of it and must be `rows` by `columns`.
     pub(crate) fn read(
         header: &Header<'_>,
         name: &str,
+        tensor: &Tensor<'_>,
         (rows, columns): (usize, usize),
         memory: &Memory,
         pool: &Pool,
     ) -> Result<Self, LoadError> {
-        let tensor = header.tensor(name)?;
         if tensor.shape != [rows, columns] || !columns.is_multiple_of(BLOCK) {
             let (found, expected) = (tensor.shape.clone(), vec![rows, columns.next_multiple_of(BLOCK)]);
             return Err(LoadError::Shape {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use super::packed::{Memory, Packed, vector};
 use super::pool::Pool;
 use crate::error::LoadError;
-use crate::gguf::{Architecture, Header, Mixer, Shape};
+use crate::gguf::{Architecture, Experts, Header, Mixer, Shape, Tensor};
 use crate::source::Mapping;
 
 /// What prepares weights for those who compute with them: the threads of our kernels, or a device.
@@ -14,11 +14,12 @@ pub(super) trait Place {
     type Matrix;
     type Vector;
 
-    /// The tensor `name`, which must be `rows` by `columns`.
+    /// `tensor`, which is `name` or a part of it and must be `rows` by `columns`.
     fn matrix(
         &self,
         header: &Header<'_>,
         name: &str,
+        tensor: &Tensor<'_>,
         size: (usize, usize),
     ) -> Result<Self::Matrix, LoadError>;
 
@@ -32,7 +33,7 @@ pub(super) struct Weights<P: Place> {
     /// Absent where the embedding serves.
     pub(super) head: Option<P::Matrix>,
     pub(super) rotation: Rotation,
-    /// That a pass reads.
+    /// That a pass of one token reads.
     pub(super) bytes: u64,
     /// Of a token that gets logits.
     pub(super) products: u64,
@@ -51,11 +52,26 @@ pub(super) struct Layer<P: Place> {
     /// Of what the mixing adds (Gemma 3, GLM 4).
     pub(super) mixing_norm: Option<P::Vector>,
     pub(super) feed_forward_norm: P::Vector,
+    pub(super) feed_forward: FeedForward<P>,
+    /// Of what the feed-forward part adds (Gemma 3, GLM 4).
+    pub(super) down_norm: Option<P::Vector>,
+}
+
+pub(super) enum FeedForward<P: Place> {
+    Dense(Dense<P>),
+    /// Each token goes through some of the parts.
+    Experts {
+        /// `[expert][hidden]`.
+        router: P::Vector,
+        experts: Vec<Dense<P>>,
+        used: usize,
+    },
+}
+
+pub(super) struct Dense<P: Place> {
     /// The gate's rows, then as many of what it lets through: two tensors, or one (Phi 3, GLM 4).
     pub(super) gate_and_up: Vec<P::Matrix>,
     pub(super) down: P::Matrix,
-    /// Of what the feed-forward part adds (Gemma 3, GLM 4).
-    pub(super) down_norm: Option<P::Vector>,
 }
 
 pub(super) enum Mixing<P: Place> {
@@ -161,18 +177,35 @@ impl<P: Place> Tensors<'_, P> {
             },
             mixing_norm: norms_after.then(|| norm("post_attention_norm")).transpose()?,
             feed_forward_norm: norm("ffn_norm")?,
-            gate_and_up: match shape.architecture {
-                Architecture::Phi3 | Architecture::Glm4 => {
-                    vec![self.matrix(&name("ffn_up"), (2 * wide, hidden))?]
-                }
-                _ => vec![
-                    self.matrix(&name("ffn_gate"), (wide, hidden))?,
-                    self.matrix(&name("ffn_up"), (wide, hidden))?,
-                ],
+            feed_forward: match shape.experts {
+                Some(experts) => self.experts(number, experts)?,
+                None => FeedForward::Dense(Dense {
+                    gate_and_up: match shape.architecture {
+                        Architecture::Phi3 | Architecture::Glm4 => {
+                            vec![self.matrix(&name("ffn_up"), (2 * wide, hidden))?]
+                        }
+                        _ => vec![
+                            self.matrix(&name("ffn_gate"), (wide, hidden))?,
+                            self.matrix(&name("ffn_up"), (wide, hidden))?,
+                        ],
+                    },
+                    down: self.matrix(&name("ffn_down"), (hidden, wide))?,
+                }),
             },
-            down: self.matrix(&name("ffn_down"), (hidden, wide))?,
             down_norm: norms_after.then(|| norm("post_ffw_norm")).transpose()?,
         })
+    }
+
+    fn experts(&self, number: usize, experts: Experts) -> Result<FeedForward<P>, LoadError> {
+        let (hidden, wide) = (self.shape.hidden, self.shape.feed_forward);
+        let name = |part: &str| format!("blk.{number}.{part}.weight");
+        let router = self.vector(&name("ffn_gate_inp"), &[experts.count, hidden])?;
+        let gates = self.matrices(&name("ffn_gate_exps"), experts, (wide, hidden))?;
+        let ups = self.matrices(&name("ffn_up_exps"), experts, (wide, hidden))?;
+        let downs = self.matrices(&name("ffn_down_exps"), experts, (hidden, wide))?;
+        let parts = gates.into_iter().zip(ups).zip(downs);
+        let experts_parts = parts.map(|((gate, up), down)| Dense { gate_and_up: vec![gate, up], down });
+        Ok(FeedForward::Experts { router, experts: experts_parts.collect(), used: experts.used })
     }
 
     fn attention(&self, number: usize, window: Option<usize>) -> Result<Attention<P>, LoadError> {
@@ -195,7 +228,7 @@ impl<P: Place> Tensors<'_, P> {
                 false => None,
             },
             head_norms: match shape.architecture {
-                Architecture::Qwen3 | Architecture::Gemma3 | Architecture::Lfm2 => {
+                Architecture::Qwen3 | Architecture::Qwen3Moe | Architecture::Gemma3 | Architecture::Lfm2 => {
                     Some((head_norm("attn_q_norm")?, head_norm("attn_k_norm")?))
                 }
                 _ => None,
@@ -243,12 +276,47 @@ impl<P: Place> Tensors<'_, P> {
 
     fn matrix(&self, name: &str, size: (usize, usize)) -> Result<P::Matrix, LoadError> {
         self.read.borrow_mut().insert(name.into());
-        let matrix = self.place.matrix(self.header, name, size)?;
-        let bytes = self.header.tensor(name)?.bytes;
-        self.mapping.release(bytes);
-        self.bytes.set(self.bytes.get() + bytes.len() as u64);
-        self.products.set(self.products.get() + (size.0 * size.1) as u64);
+        let tensor = self.header.tensor(name)?;
+        let matrix = self.place.matrix(self.header, name, tensor, size)?;
+        self.mapping.release(tensor.bytes);
+        self.count(tensor.bytes.len(), size.0 * size.1);
         Ok(matrix)
+    }
+
+    /// Matrices of one size that lie one behind the other in one tensor, of which a token is multiplied with some.
+    fn matrices(
+        &self,
+        name: &str,
+        experts: Experts,
+        (rows, columns): (usize, usize),
+    ) -> Result<Vec<P::Matrix>, LoadError> {
+        self.read.borrow_mut().insert(name.into());
+        let all = self.header.tensor(name)?;
+        if all.shape != [experts.count, rows, columns] {
+            let (path, tensor, found) = (self.header.path().into(), name.into(), all.shape.clone());
+            return Err(LoadError::Shape {
+                path,
+                tensor,
+                found,
+                expected: vec![experts.count, rows, columns],
+            });
+        }
+        let len = all.bytes.len() / experts.count;
+        let matrix = |bytes| {
+            let tensor = Tensor { shape: vec![rows, columns], kind: all.kind, bytes };
+            let matrix = self.place.matrix(self.header, name, &tensor, (rows, columns))?;
+            self.mapping.release(bytes);
+            Ok(matrix)
+        };
+        let matrices = all.bytes.chunks_exact(len).map(matrix).collect::<Result<_, LoadError>>()?;
+        self.count(len * experts.used, rows * columns * experts.used);
+        Ok(matrices)
+    }
+
+    /// What a pass of one token reads and multiplies.
+    fn count(&self, bytes: usize, products: usize) {
+        self.bytes.set(self.bytes.get() + bytes as u64);
+        self.products.set(self.products.get() + products as u64);
     }
 
     fn vector(&self, name: &str, shape: &[usize]) -> Result<P::Vector, LoadError> {
@@ -266,8 +334,7 @@ impl<P: Place> Tensors<'_, P> {
     }
 }
 
-/// For our kernels: packed by the threads that will compute.
-/// What arranges weights for our kernels.
+/// What arranges weights for our kernels, by the threads that will compute.
 pub(super) struct Packer {
     pub(super) memory: Memory,
     pub(super) pool: Pool,
@@ -277,8 +344,14 @@ impl Place for Packer {
     type Matrix = Packed;
     type Vector = Vec<f32>;
 
-    fn matrix(&self, header: &Header<'_>, name: &str, size: (usize, usize)) -> Result<Packed, LoadError> {
-        Packed::read(header, name, size, &self.memory, &self.pool)
+    fn matrix(
+        &self,
+        header: &Header<'_>,
+        name: &str,
+        tensor: &Tensor<'_>,
+        size: (usize, usize),
+    ) -> Result<Packed, LoadError> {
+        Packed::read(header, name, tensor, size, &self.memory, &self.pool)
     }
 
     fn vector(&self, _header: &Header<'_>, numbers: Vec<f32>) -> Result<Vec<f32>, LoadError> {

@@ -16,9 +16,9 @@ impl Place for Device {
         &self,
         header: &Header<'_>,
         name: &str,
+        tensor: &Weights<'_>,
         (rows, columns): (usize, usize),
     ) -> Result<QMatMul, LoadError> {
-        let tensor = header.tensor(name)?;
         if tensor.shape != [rows, columns] {
             let (path, tensor, found) = (header.path().into(), name.into(), tensor.shape.clone());
             return Err(LoadError::Shape { path, tensor, found, expected: vec![rows, columns] });

@@ -14,8 +14,9 @@ use candle_core::{D, Device, Module, Result, Tensor};
 pub(crate) use matrix::device_bytes;
 pub(crate) use part::Tensors;
 
+use super::experts::groups;
 use super::sequence::{Parts, Taken};
-use super::weights::{Attention, Convolution, Layer, Mixing, Weights};
+use super::weights::{Attention, Convolution, Dense, FeedForward, Layer, Mixing, Weights};
 use super::{Angles, Output, Piece};
 use crate::error::LoadError;
 use crate::gguf::{Architecture, Header, Shape};
@@ -205,14 +206,31 @@ impl Network {
     }
 
     fn feed_forward(&self, layer: &Layer<Device>, rows: &Tensor) -> Result<Tensor> {
+        let (router, experts, used) = match &layer.feed_forward {
+            FeedForward::Dense(part) => return self.dense(part, rows),
+            FeedForward::Experts { router, experts, used } => (router, experts, *used),
+        };
+        let router = router.reshape((experts.len(), self.shape.hidden))?;
+        let logits = rows.matmul(&router.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+        groups(&logits, experts.len(), used).into_iter().try_fold(rows.zeros_like()?, |sum, group| {
+            let count = group.rows.len();
+            let numbers: Vec<u32> = group.rows.iter().map(|row| *row as u32).collect();
+            let numbers = Tensor::new(numbers, &self.device)?;
+            let shares = Tensor::from_vec(group.shares, (count, 1), &self.device)?;
+            let fed = self.dense(&experts[group.expert], &rows.index_select(&numbers, 0)?)?;
+            sum.index_add(&numbers, &fed.broadcast_mul(&shares)?, 0)
+        })
+    }
+
+    fn dense(&self, part: &Dense<Device>, rows: &Tensor) -> Result<Tensor> {
         let width = self.shape.feed_forward;
-        let both = multiply(&layer.gate_and_up, rows)?;
+        let both = multiply(&part.gate_and_up, rows)?;
         let gate = both.narrow(1, 0, width)?;
         let gate = match self.shape.architecture {
             Architecture::Gemma3 => gate.gelu()?,
             _ => gate.silu()?,
         };
-        multiply(from_ref(&layer.down), &(gate * both.narrow(1, width, width)?)?)
+        multiply(from_ref(&part.down), &(gate * both.narrow(1, width, width)?)?)
     }
 
     /// `hidden` + `rows`, normalized where there is a `norm`, times the residual scale.
