@@ -16,6 +16,7 @@ pub const NAMES: &[&str] = &[
     "qwen3moe",
     "gemma3",
     "gemma3-linear",
+    "phi2",
     "phi3",
     "phi3-long",
     "granite",
@@ -57,6 +58,7 @@ fn architecture(name: &str, sizes: impl Fn(Sizes) -> Sizes) -> Option<Gguf> {
         "qwen3moe" => qwen3moe(sizes),
         "gemma3" => gemma3(sizes, false),
         "gemma3-linear" => gemma3(sizes, true),
+        "phi2" => phi2(sizes),
         "phi3" => phi3(sizes, 1 << 10),
         "phi3-long" => phi3(sizes, 16),
         "granite" => granite(sizes),
@@ -200,6 +202,39 @@ fn gemma3(sizes: &impl Fn(Sizes) -> Sizes, linear: bool) -> Draft {
         draft.attention(layer, 1.0);
         draft.head_norms(layer);
         draft.feed_forward(layer, 1.0);
+    }
+    draft
+}
+
+/// Phi 2: attention and feed-forward side by side, after a norm that takes the mean away; biases everywhere; a GELU without a
+/// gate; half of a head rotated.
+fn phi2(sizes: &impl Fn(Sizes) -> Sizes) -> Draft {
+    let mut draft = Draft::new("phi2", sizes(Sizes::default()));
+    draft.gguf.metadata.retain(|(key, _)| !key.ends_with("layer_norm_rms_epsilon"));
+    draft.set("attention.layer_norm_epsilon", Value::Float(1e-5));
+    draft.set("rope.dimension_count", Value::Unsigned(draft.sizes.head_dim as u32 / 2));
+    draft.byte_level("phi-2");
+    draft.ends(2.0);
+    let Sizes { heads, head_dim, hidden, feed_forward, vocab, .. } = draft.sizes;
+    let bias = |draft: &mut Draft, name: &str, len: usize, spread: f32| {
+        draft.add(Tensor::vector(format!("{name}.bias"), len, Content::Spread(spread)));
+    };
+    draft.matrix("output", vocab, hidden, 2.0);
+    bias(&mut draft, "output", vocab, 0.7);
+    bias(&mut draft, "output_norm", hidden, 0.3);
+    let share = 0.15 * draft.stream;
+    for layer in 0..draft.sizes.layers {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        draft.add(Tensor::vector(name("attn_norm.weight"), hidden, Content::Around(1.0)));
+        bias(&mut draft, &name("attn_norm"), hidden, 0.3);
+        draft.matrix(&name("attn_qkv"), 3 * heads * head_dim, hidden, 1.6);
+        bias(&mut draft, &name("attn_qkv"), 3 * heads * head_dim, 0.7);
+        draft.back(&name("attn_output"), hidden, heads * head_dim, 0.15);
+        bias(&mut draft, &name("attn_output"), hidden, share);
+        draft.matrix(&name("ffn_up"), feed_forward, hidden, 1.2);
+        bias(&mut draft, &name("ffn_up"), feed_forward, 0.5);
+        draft.back(&name("ffn_down"), hidden, feed_forward, 0.15);
+        bias(&mut draft, &name("ffn_down"), hidden, share);
     }
     draft
 }

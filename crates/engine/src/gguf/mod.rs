@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 pub(crate) use header::{Header, Tensor, Value};
 pub(crate) use kind::Kind;
-pub(crate) use shape::{Architecture, Experts, Mixer, Shape};
+pub(crate) use shape::{Activation, Architecture, Experts, Mixer, Shape};
 
 use crate::error::LoadError;
 use crate::source::Source;

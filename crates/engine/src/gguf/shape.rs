@@ -13,6 +13,7 @@ pub(crate) enum Architecture {
     Qwen3,
     Qwen3Moe,
     Gemma3,
+    Phi2,
     Phi3,
     Granite,
     Glm4,
@@ -28,6 +29,7 @@ pub(crate) struct Shape {
     /// Of each expert, where there are some.
     pub(crate) feed_forward: usize,
     pub(crate) experts: Option<Experts>,
+    pub(crate) activation: Activation,
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
@@ -37,6 +39,17 @@ pub(crate) struct Shape {
     pub(crate) context: usize,
     pub(crate) vocab: usize,
     pub(crate) scales: Scales,
+}
+
+/// What a feed-forward part makes of what it has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// silu(gate) * up
+    SwiGlu,
+    /// gelu(gate) * up, by a hyperbolic tangent, as is the next.
+    GeGlu,
+    /// gelu(up), without a gate.
+    Gelu,
 }
 
 /// The feed-forward parts of a layer, where it has several.
@@ -91,7 +104,7 @@ pub(crate) struct Scales {
 
 impl Architecture {
     pub(crate) const NAMES: &'static [&'static str] =
-        &["llama", "qwen2", "qwen3", "qwen3moe", "gemma3", "phi3", "granite", "glm4", "lfm2"];
+        &["llama", "qwen2", "qwen3", "qwen3moe", "gemma3", "phi2", "phi3", "granite", "glm4", "lfm2"];
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
@@ -100,6 +113,7 @@ impl Architecture {
             "qwen3" => Self::Qwen3,
             "qwen3moe" => Self::Qwen3Moe,
             "gemma3" => Self::Gemma3,
+            "phi2" => Self::Phi2,
             "phi3" => Self::Phi3,
             "granite" => Self::Granite,
             "glm4" => Self::Glm4,
@@ -115,6 +129,7 @@ impl Architecture {
             Self::Qwen3 => "qwen3",
             Self::Qwen3Moe => "qwen3moe",
             Self::Gemma3 => "gemma3",
+            Self::Phi2 => "phi2",
             Self::Phi3 => "phi3",
             Self::Granite => "granite",
             Self::Glm4 => "glm4",
@@ -183,11 +198,19 @@ impl Keys<'_> {
             hidden,
             feed_forward: feed_forward.map_or_else(|| self.size("feed_forward_length"), Ok)?,
             experts,
+            activation: match self.architecture {
+                Architecture::Gemma3 => Activation::GeGlu,
+                Architecture::Phi2 => Activation::Gelu,
+                _ => Activation::SwiGlu,
+            },
             heads,
             kv_heads,
             head_dim,
             rope: self.rope(head_dim)?,
-            norm_epsilon: self.positive("attention.layer_norm_rms_epsilon", 1e-5)? as f32,
+            norm_epsilon: match self.architecture {
+                Architecture::Phi2 => self.positive("attention.layer_norm_epsilon", 1e-5)?,
+                _ => self.positive("attention.layer_norm_rms_epsilon", 1e-5)?,
+            } as f32,
             context: self.size("context_length")?,
             vocab: self.header.tensor("token_embd.weight")?.shape[0],
             scales: self.scales(layers, hidden, heads, head_dim)?,

@@ -206,7 +206,7 @@ fn an_unknown_architecture_lists_the_known_ones() {
     builder.text("general.architecture", "mamba");
     assert_eq!(
         message(&builder),
-        "model.gguf: architecture `mamba` is not supported: use one of llama, qwen2, qwen3, qwen3moe, gemma3, phi3, granite, glm4, lfm2"
+        "model.gguf: architecture `mamba` is not supported: use one of llama, qwen2, qwen3, qwen3moe, gemma3, phi2, phi3, granite, glm4, lfm2"
     );
 }
 

@@ -140,7 +140,7 @@ fn gemmas_logits_are_those_of_llama_cpp() {
 
 #[test]
 fn phis_logits_are_those_of_llama_cpp() {
-    compare(&["phi3", "phi3-mixed", "phi3-long", "phi3-long-mixed"]);
+    compare(&["phi2", "phi2-mixed", "phi3", "phi3-mixed", "phi3-long", "phi3-long-mixed"]);
 }
 
 #[test]
@@ -270,6 +270,11 @@ fn a_wrong_formula_would_show() {
         ("gemma3", "pattern", |gguf| gguf.set("gemma3.attention.sliding_window_pattern", Entry::Unsigned(5))),
         ("gemma3", "norm after attention", |gguf| fill(gguf, "post_attention_norm", 0.24)),
         ("gemma3-linear", "rope factor", |gguf| gguf.set("gemma3.rope.scaling.factor", Entry::Float(1.0))),
+        ("phi2", "bias of the norm", |gguf| fill(gguf, "attn_norm.bias", 0.0)),
+        ("phi2", "bias of attention", |gguf| fill(gguf, "attn_output.bias", 0.0)),
+        ("phi2", "bias of feed-forward", |gguf| fill(gguf, "ffn_down.bias", 0.0)),
+        ("phi2", "bias of the logits", |gguf| fill(gguf, "output.bias", 0.0)),
+        ("phi2", "rotated part", |gguf| gguf.set("phi2.rope.dimension_count", Entry::Unsigned(32))),
         ("phi3", "rope factors", |gguf| fill(gguf, "rope_factors_short", 1.0)),
         ("phi3", "attention factor", |gguf| gguf.set("phi3.rope.scaling.attn_factor", Entry::Float(1.0))),
         ("phi3-long", "rope factors", |gguf| fill(gguf, "rope_factors_long", 1.0)),

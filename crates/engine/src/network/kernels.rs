@@ -4,14 +4,14 @@ use std::slice::from_ref;
 
 use super::experts::{Group, groups};
 use super::kernel::Isa;
-use super::lanes::{Dot, Gate, GateGelu, Norm, Quantize, Rotate};
+use super::lanes::{Center, Dot, Gate, GateGelu, Gelu, Norm, Quantize, Rotate};
 use super::packed::{BLOCK, Memory, Packed, QuantizedBlock, TILE};
 use super::pool::Pool;
 use super::sequence::{Halves, Parts, Taken};
-use super::weights::{Attention, Convolution, Dense, FeedForward, Layer, Mixing, Packer, Weights};
-use super::{Angles, Output, Piece};
+use super::weights::{Attention, Convolution, Dense, FeedForward, Layer, Linear, Mixing, Packer, Weights};
+use super::{Angles, Output, Piece, weights};
 use crate::error::LoadError;
-use crate::gguf::{Architecture, Header, Shape};
+use crate::gguf::{Activation, Header, Shape};
 use crate::source::Mapping;
 
 pub(crate) struct Kernels {
@@ -71,7 +71,7 @@ impl Kernels {
                     remembered += (convolution.width - 1) * shape.hidden;
                 }
             }
-            self.feed_forward(layer, &mut hidden);
+            self.feed_forward(layer, rows, &mut hidden);
         }
         for piece in &mut *pieces {
             piece.sequence.grow(piece.tokens.len());
@@ -95,10 +95,7 @@ impl Kernels {
         // Each row: its queries, its keys and its values, side by side.
         let row_len = query_len + 2 * key_len;
         let heads = self.pool.vector(tiles.rows * row_len, row_len, 0.0, |i, row| {
-            tiles.row(i, 0, row);
-            if let Some(bias) = &attention.bias {
-                row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-            }
+            tiles.row(i, attention.bias.as_deref(), row);
             let (cos, sin) = angles.at(i);
             for (number, head) in row[..query_len + key_len].chunks_exact_mut(dim).enumerate() {
                 if let Some((query_norm, key_norm)) = &attention.head_norms {
@@ -180,7 +177,7 @@ impl Kernels {
             let mut gates = Vec::with_capacity(count * hidden);
             let mut row = vec![0.0; 3 * hidden];
             for i in first..first + count {
-                tiles.row(i, 0, &mut row);
+                tiles.row(i, None, &mut row);
                 inputs.extend(row[..hidden].iter().zip(&row[2 * hidden..]).map(|(b, x)| b * x));
                 gates.extend_from_slice(&row[hidden..2 * hidden]);
             }
@@ -201,45 +198,48 @@ impl Kernels {
         quantized
     }
 
-    fn feed_forward(&self, layer: &Layer<Packer>, hidden: &mut [f32]) {
-        let rows = self.normalize(hidden, &layer.feed_forward_norm);
+    /// `mixed`: the rows that the mixing was given.
+    fn feed_forward(&self, layer: &Layer<Packer>, mixed: Vec<QuantizedBlock>, hidden: &mut [f32]) {
         match &layer.feed_forward {
-            FeedForward::Dense(Dense { gate_and_up, down }) => {
+            FeedForward::Dense { norm, part: Dense { gate_and_up, bias, down } } => {
+                let rows = norm.as_ref().map_or(mixed, |norm| self.normalize(hidden, norm));
                 let tiles = self.multiply(gate_and_up, &rows);
-                let gated = self.gate(tiles.rows, |i, both| tiles.row(i, 0, both));
-                self.add(down, &gated, layer.down_norm.as_deref(), hidden);
+                let active = self.activate(tiles.rows, |i, row| tiles.row(i, bias.as_deref(), row));
+                self.add(down, &active, layer.down_norm.as_deref(), hidden);
             }
-            FeedForward::Experts { router, experts, used } => {
-                let logits = self.route(router, &layer.feed_forward_norm, hidden);
+            FeedForward::Experts { norm, router, experts, used } => {
+                let rows = self.normalize(hidden, norm);
+                let logits = self.route(router, norm, hidden);
                 self.mix(experts, &groups(&logits, experts.len(), *used), &rows, hidden);
             }
         }
     }
 
-    /// What the gate lets through of `count` rows, whose gate and up `row` gives, side by side.
-    fn gate(&self, count: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Vec<QuantizedBlock> {
+    /// What becomes of `count` rows, whose gate and up `row` gives, side by side.
+    fn activate(&self, count: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Vec<QuantizedBlock> {
         let width = self.shape.feed_forward;
         let (blocks, empty) = (count * width / BLOCK, QuantizedBlock::default());
         self.pool.vector(blocks, width / BLOCK, empty, |i, output| {
-            let mut both = vec![0.0; 2 * width];
+            let activation = self.shape.activation;
+            let mut both = vec![0.0; if activation == Activation::Gelu { width } else { 2 * width }];
             row(i, &mut both);
             let (gate, up) = both.split_at_mut(width);
-            match self.shape.architecture {
-                Architecture::Gemma3 => self.isa.run(GateGelu { gate, up }),
-                _ => self.isa.run(Gate { gate, up }),
+            match activation {
+                Activation::SwiGlu => self.isa.run(Gate { gate, up }),
+                Activation::GeGlu => self.isa.run(GateGelu { gate, up }),
+                Activation::Gelu => self.isa.run(Gelu(gate)),
             }
             self.isa.run(Quantize { input: gate, output });
         })
     }
 
     /// `[row][expert]`: in floats, since a rounding might choose another expert.
-    fn route(&self, router: &[f32], norm: &[f32], hidden: &[f32]) -> Vec<f32> {
-        let (width, epsilon) = (self.shape.hidden, self.shape.norm_epsilon);
+    fn route(&self, router: &[f32], norm: &weights::Norm<Packer>, hidden: &[f32]) -> Vec<f32> {
+        let width = self.shape.hidden;
         let (rows, experts) = (hidden.len() / width, router.len() / width);
         self.pool.vector(rows * experts, experts, 0.0, |i, logits| {
             let mut row = vec![0.0; width];
-            let input = &hidden[i * width..][..width];
-            self.isa.run(Norm { input, weights: norm, epsilon, output: &mut row });
+            self.norm(norm, &hidden[i * width..][..width], &mut row);
             for (logit, weights) in logits.iter_mut().zip(router.chunks_exact(width)) {
                 *logit = self.isa.run(Dot { a: &row, b: weights });
             }
@@ -262,31 +262,41 @@ impl Kernels {
             .flat_map(|(g, group)| (0..group.rows.len()).map(move |i| (g, i)))
             .collect();
         let both = each(|part| &part.gate_and_up, &own);
-        let gated = self.gate(places.len(), |at, row| both[places[at].0].row(places[at].1, 0, row));
-        let downs = each(|part| from_ref(&part.down), &gated);
+        let active = self.activate(places.len(), |at, row| {
+            let (g, i) = places[at];
+            both[g].row(i, experts[groups[g].expert].bias.as_deref(), row);
+        });
+        let downs = each(|part| from_ref(&part.down.matrix), &active);
 
         // Always in the order of the experts, whatever rows are beside it.
         let mut parts = vec![Vec::new(); hidden.len() / width];
         for (g, i) in places {
-            parts[groups[g].rows[i]].push((&downs[g], i, groups[g].shares[i]));
+            let bias = experts[groups[g].expert].down.bias.as_deref();
+            parts[groups[g].rows[i]].push((&downs[g], i, bias, groups[g].shares[i]));
         }
         let scale = self.shape.scales.residual;
         self.pool.chunks(hidden, width, |i, row| {
             let mut added = vec![0.0; width];
-            for (tiles, i, share) in &parts[i] {
-                tiles.row(*i, 0, &mut added);
+            for (tiles, i, bias, share) in &parts[i] {
+                tiles.row(*i, *bias, &mut added);
                 row.iter_mut().zip(&added).for_each(|(x, added)| *x += scale * share * added);
             }
         });
     }
 
-    /// `hidden` += `matrix` times `rows`, normalized where there is a `norm`, times the residual scale.
-    fn add(&self, matrix: &Packed, rows: &[QuantizedBlock], norm: Option<&[f32]>, hidden: &mut [f32]) {
-        let tiles = self.multiply(from_ref(matrix), rows);
+    /// `hidden` += `linear` of `rows`, normalized where there is a `norm`, times the residual scale.
+    fn add(
+        &self,
+        linear: &Linear<Packer>,
+        rows: &[QuantizedBlock],
+        norm: Option<&[f32]>,
+        hidden: &mut [f32],
+    ) {
+        let tiles = self.multiply(from_ref(&linear.matrix), rows);
         let (scale, epsilon) = (self.shape.scales.residual, self.shape.norm_epsilon);
         self.pool.chunks(hidden, self.shape.hidden, |i, row| {
             let mut added = vec![0.0; row.len()];
-            tiles.row(i, 0, &mut added);
+            tiles.row(i, linear.bias.as_deref(), &mut added);
             if let Some(weights) = norm {
                 let input = added.clone();
                 self.isa.run(Norm { input: &input, weights, epsilon, output: &mut added });
@@ -295,11 +305,19 @@ impl Kernels {
         });
     }
 
-    fn normalize(&self, hidden: &[f32], weights: &[f32]) -> Vec<QuantizedBlock> {
-        let (width, epsilon) = (self.shape.hidden, self.shape.norm_epsilon);
+    fn norm(&self, norm: &weights::Norm<Packer>, input: &[f32], output: &mut [f32]) {
+        let (weights, epsilon) = (&norm.weights[..], self.shape.norm_epsilon);
+        match &norm.bias {
+            Some(bias) => self.isa.run(Center { input, weights, bias, epsilon, output }),
+            None => self.isa.run(Norm { input, weights, epsilon, output }),
+        }
+    }
+
+    fn normalize(&self, hidden: &[f32], norm: &weights::Norm<Packer>) -> Vec<QuantizedBlock> {
+        let width = self.shape.hidden;
         self.pool.vector(hidden.len() / BLOCK, width / BLOCK, QuantizedBlock::default(), |i, output| {
             let mut row = vec![0.0; width];
-            self.isa.run(Norm { input: &hidden[i * width..][..width], weights, epsilon, output: &mut row });
+            self.norm(norm, &hidden[i * width..][..width], &mut row);
             self.isa.run(Quantize { input: &row, output });
         })
     }
@@ -359,8 +377,7 @@ impl Kernels {
                 .chunks_exact_mut(width)
                 .zip(hidden[(end - piece.hidden) * width..end * width].chunks_exact(width))
             {
-                let (weights, epsilon) = (&self.weights.norm[..], self.shape.norm_epsilon);
-                self.isa.run(Norm { input, weights, epsilon, output: row });
+                self.norm(&self.weights.norm, input, row);
             }
             let logits = logits[(first - piece.logits) * vocab..first * vocab].to_vec();
             Output { logits, hidden: states }
@@ -372,10 +389,13 @@ impl Kernels {
     fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let (vocab, scales) = (self.shape.vocab, self.shape.scales);
         let rows = self.normalize(hidden, &self.weights.norm);
-        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        let tiles = self.multiply(from_ref(head), &rows);
+        let (matrix, bias) = match &self.weights.head {
+            Some(head) => (&head.matrix, head.bias.as_deref()),
+            None => (&self.weights.embedding, None),
+        };
+        let tiles = self.multiply(from_ref(matrix), &rows);
         self.pool.vector(tiles.rows * vocab, vocab, 0.0, |i, row| {
-            tiles.row(i, 0, row);
+            tiles.row(i, bias, row);
             if scales.logits != 1.0 {
                 row.iter_mut().for_each(|x| *x *= scales.logits);
             }
@@ -393,10 +413,13 @@ struct Tiles {
 }
 
 impl Tiles {
-    /// Row `row` of the matrix whose tiles begin at `tile`.
-    fn row(&self, row: usize, tile: usize, out: &mut [f32]) {
+    /// Row `row`, and the bias, if any, added to it.
+    fn row(&self, row: usize, bias: Option<&[f32]>, out: &mut [f32]) {
         for (i, out) in out.chunks_mut(TILE).enumerate() {
-            out.copy_from_slice(&self.tiles[(tile + i) * self.rows + row][..out.len()]);
+            out.copy_from_slice(&self.tiles[i * self.rows + row][..out.len()]);
+        }
+        if let Some(bias) = bias {
+            out.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
         }
     }
 }

@@ -33,6 +33,45 @@ impl Lanes for Norm<'_> {
     }
 }
 
+/// `input` less its mean, divided by its standard deviation, times `weights`, plus `bias`, into `output`.
+pub(crate) struct Center<'a> {
+    pub(crate) input: &'a [f32],
+    pub(crate) weights: &'a [f32],
+    pub(crate) bias: &'a [f32],
+    pub(crate) epsilon: f32,
+    pub(crate) output: &'a mut [f32],
+}
+
+impl Lanes for Center<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let len = self.input.len() as f32;
+        let mut lanes = [0f32; 16];
+        let (chunks, rest) = self.input.as_chunks::<16>();
+        for chunk in chunks {
+            for i in 0..16 {
+                lanes[i] += chunk[i];
+            }
+        }
+        let mean = (sum(lanes) + rest.iter().sum::<f32>()) / len;
+        let mut lanes = [0f32; 16];
+        for chunk in chunks {
+            for i in 0..16 {
+                let far = chunk[i] - mean;
+                lanes[i] = multiply_add::<FMA>(far, far, lanes[i]);
+            }
+        }
+        let squares = sum(lanes) + rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>();
+        let scale = 1.0 / (squares / len + self.epsilon).sqrt();
+        let both = self.weights.iter().zip(self.bias);
+        for ((output, input), (weight, bias)) in self.output.iter_mut().zip(self.input).zip(both) {
+            *output = multiply_add::<FMA>((input - mean) * scale, *weight, *bias);
+        }
+    }
+}
+
 /// The sum of the products of two vectors of one length.
 pub(crate) struct Dot<'a> {
     pub(crate) a: &'a [f32],
@@ -124,11 +163,20 @@ impl Lanes for GateGelu<'_> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         for (gate, up) in self.gate.iter_mut().zip(self.up) {
-            // (1 + tanh(u)) / 2 = 1 / (1 + e^(-2u)), with u = sqrt(2 / pi) * (x + 0.044715 x^3).
-            let x = *gate;
-            let twice = 2.0 * 0.797_884_6 * x * multiply_add::<FMA>(0.044_715 * x, x, 1.0);
-            *gate = x / (1.0 + exp::<FMA>(-twice)) * up;
+            *gate = gelu::<FMA>(*gate) * up;
         }
+    }
+}
+
+/// Each number becomes its gelu, in the same form.
+pub(crate) struct Gelu<'a>(pub(crate) &'a mut [f32]);
+
+impl Lanes for Gelu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        self.0.iter_mut().for_each(|x| *x = gelu::<FMA>(*x));
     }
 }
 
@@ -159,6 +207,13 @@ impl Lanes for Rotate<'_> {
             }
         }
     }
+}
+
+#[inline(always)]
+fn gelu<const FMA: bool>(x: f32) -> f32 {
+    // (1 + tanh(u)) / 2 = 1 / (1 + e^(-2u)), with u = sqrt(2 / pi) * (x + 0.044715 x^3).
+    let twice = 2.0 * 0.797_884_6 * x * multiply_add::<FMA>(0.044_715 * x, x, 1.0);
+    x / (1.0 + exp::<FMA>(-twice))
 }
 
 /// e^x within 3e-7 of the value; below -87 it stays at e^-87, above 88 at e^88.
@@ -256,6 +311,12 @@ pub(super) mod tests {
             isa.run(Gate { gate: &mut gate, up: &up });
             let mut gelu = input.clone();
             isa.run(GateGelu { gate: &mut gelu, up: &up });
+            let mut alone = input.clone();
+            isa.run(Gelu(&mut alone));
+            let (bias, mut center) = (noise(50, 7), vec![0.0; 50]);
+            isa.run(Center { input: &input, weights: &up, bias: &bias, epsilon: 1e-5, output: &mut center });
+            let middle = input.iter().map(|x| f64::from(*x)).sum::<f64>() / 50.0;
+            let spread = input.iter().map(|x| (f64::from(*x) - middle).powi(2)).sum::<f64>() / 50.0 + 1e-5;
             let mut norm = vec![0.0; 50];
             isa.run(Norm { input: &input, weights: &up, epsilon: 1e-5, output: &mut norm });
             let dot: f64 = input.iter().zip(&up).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
@@ -266,6 +327,9 @@ pub(super) mod tests {
                 assert!((f64::from(gate[i]) - x / (1.0 + (-x).exp()) * up).abs() < 1e-5);
                 let tanh = ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh();
                 assert!((f64::from(gelu[i]) - 0.5 * x * (1.0 + tanh) * up).abs() < 1e-5);
+                assert!((f64::from(alone[i]) - 0.5 * x * (1.0 + tanh)).abs() < 1e-5);
+                let centered = (x - middle) / spread.sqrt() * up + f64::from(bias[i]);
+                assert!((f64::from(center[i]) - centered).abs() < 1e-5);
                 assert!((f64::from(norm[i]) - x / mean.sqrt() * up).abs() < 1e-5);
             }
         }

@@ -29,9 +29,9 @@ pub(super) trait Place {
 pub(super) struct Weights<P: Place> {
     pub(super) embedding: P::Matrix,
     pub(super) layers: Vec<Layer<P>>,
-    pub(super) norm: P::Vector,
+    pub(super) norm: Norm<P>,
     /// Absent where the embedding serves.
-    pub(super) head: Option<P::Matrix>,
+    pub(super) head: Option<Linear<P>>,
     pub(super) rotation: Rotation,
     /// That a pass of one token reads.
     pub(super) bytes: u64,
@@ -46,21 +46,37 @@ pub(super) struct Rotation {
     pub(super) local: Vec<f64>,
 }
 
+/// A matrix, and what is added to its product (Phi 2).
+pub(super) struct Linear<P: Place> {
+    pub(super) matrix: P::Matrix,
+    pub(super) bias: Option<P::Vector>,
+}
+
+/// Rows are divided by the root of the mean of their squares; with a bias, their mean is taken from them first (Phi 2).
+pub(super) struct Norm<P: Place> {
+    pub(super) weights: P::Vector,
+    pub(super) bias: Option<P::Vector>,
+}
+
 pub(super) struct Layer<P: Place> {
-    pub(super) norm: P::Vector,
+    pub(super) norm: Norm<P>,
     pub(super) mixing: Mixing<P>,
     /// Of what the mixing adds (Gemma 3, GLM 4).
     pub(super) mixing_norm: Option<P::Vector>,
-    pub(super) feed_forward_norm: P::Vector,
     pub(super) feed_forward: FeedForward<P>,
     /// Of what the feed-forward part adds (Gemma 3, GLM 4).
     pub(super) down_norm: Option<P::Vector>,
 }
 
 pub(super) enum FeedForward<P: Place> {
-    Dense(Dense<P>),
+    Dense {
+        /// Absent where the part gets what the mixing gets (Phi 2).
+        norm: Option<Norm<P>>,
+        part: Dense<P>,
+    },
     /// Each token goes through some of the parts.
     Experts {
+        norm: Norm<P>,
         /// `[expert][hidden]`.
         router: P::Vector,
         experts: Vec<Dense<P>>,
@@ -69,9 +85,11 @@ pub(super) enum FeedForward<P: Place> {
 }
 
 pub(super) struct Dense<P: Place> {
-    /// The gate's rows, then as many of what it lets through: two tensors, or one (Phi 3, GLM 4).
+    /// The gate's rows, then as many of what it lets through: two tensors, or one (Phi 3, GLM 4); or no gate (Phi 2).
     pub(super) gate_and_up: Vec<P::Matrix>,
-    pub(super) down: P::Matrix,
+    /// Of its product (Phi 2).
+    pub(super) bias: Option<P::Vector>,
+    pub(super) down: Linear<P>,
 }
 
 pub(super) enum Mixing<P: Place> {
@@ -80,13 +98,13 @@ pub(super) enum Mixing<P: Place> {
 }
 
 pub(super) struct Attention<P: Place> {
-    /// Rows of queries, keys and values: three tensors, or one (Phi 3).
+    /// Rows of queries, keys and values: three tensors, or one (Phi 2, Phi 3).
     pub(super) projections: Vec<P::Matrix>,
-    /// Of queries, keys and values, in a row (Qwen 2, GLM 4).
+    /// Of queries, keys and values, in a row (Qwen 2, GLM 4, Phi 2).
     pub(super) bias: Option<P::Vector>,
     /// Of each head's query and key.
     pub(super) head_norms: Option<(P::Vector, P::Vector)>,
-    pub(super) output: P::Matrix,
+    pub(super) output: Linear<P>,
     /// Keys that a token sees, itself among them.
     pub(super) window: Option<usize>,
 }
@@ -98,7 +116,7 @@ pub(super) struct Convolution<P: Place> {
     /// `[hidden][width]`, the newest token's weight last.
     pub(super) kernel: P::Vector,
     pub(super) width: usize,
-    pub(super) output: P::Matrix,
+    pub(super) output: Linear<P>,
 }
 
 impl<P: Place> Weights<P> {
@@ -120,19 +138,19 @@ impl<P: Place> Weights<P> {
                 // Beside a head, a token reads one row of the embedding.
                 tensors.bytes.set(0);
                 tensors.products.set(0);
-                Some(tensors.matrix("output.weight", table)?)
+                Some(tensors.linear("output", table)?)
             }
             false => None,
         };
         let norm = match shape.architecture {
-            Architecture::Lfm2 => "token_embd_norm.weight",
-            _ => "output_norm.weight",
+            Architecture::Lfm2 => "token_embd_norm",
+            _ => "output_norm",
         };
         let layers = (0..shape.mixers.len()).map(|i| tensors.layer(i)).collect::<Result<_, _>>()?;
         let weights = Self {
             embedding,
             layers,
-            norm: tensors.vector(norm, &[shape.hidden])?,
+            norm: tensors.norm(norm)?,
             head,
             rotation: tensors.rotation(context)?,
             bytes: tensors.bytes.get(),
@@ -159,81 +177,94 @@ struct Tensors<'a, P> {
 impl<P: Place> Tensors<'_, P> {
     fn layer(&self, number: usize) -> Result<Layer<P>, LoadError> {
         let shape = self.shape;
-        let (hidden, wide) = (shape.hidden, shape.feed_forward);
-        let name = |part: &str| format!("blk.{number}.{part}.weight");
-        let norm = |part: &str| self.vector(&name(part), &[hidden]);
-        let norms_after = matches!(shape.architecture, Architecture::Gemma3 | Architecture::Glm4);
+        let hidden = shape.hidden;
+        let name = |part: &str| format!("blk.{number}.{part}");
+        let weight = |part: &str| format!("blk.{number}.{part}.weight");
+        let has_norms_after = matches!(shape.architecture, Architecture::Gemma3 | Architecture::Glm4);
+        let norm_after = |part| has_norms_after.then(|| self.vector(&weight(part), &[hidden])).transpose();
         Ok(Layer {
-            norm: norm("attn_norm")?,
+            norm: self.norm(&name("attn_norm"))?,
             mixing: match shape.mixers[number] {
                 Mixer::Global => Mixing::Attention(Box::new(self.attention(number, None)?)),
                 Mixer::Local { window } => Mixing::Attention(Box::new(self.attention(number, Some(window))?)),
                 Mixer::Convolution { width } => Mixing::Convolution(Convolution {
-                    projection: self.matrix(&name("shortconv.in_proj"), (3 * hidden, hidden))?,
-                    kernel: self.vector(&name("shortconv.conv"), &[hidden, width])?,
+                    projection: self.matrix(&weight("shortconv.in_proj"), (3 * hidden, hidden))?,
+                    kernel: self.vector(&weight("shortconv.conv"), &[hidden, width])?,
                     width,
-                    output: self.matrix(&name("shortconv.out_proj"), (hidden, hidden))?,
+                    output: self.linear(&name("shortconv.out_proj"), (hidden, hidden))?,
                 }),
             },
-            mixing_norm: norms_after.then(|| norm("post_attention_norm")).transpose()?,
-            feed_forward_norm: norm("ffn_norm")?,
-            feed_forward: match shape.experts {
-                Some(experts) => self.experts(number, experts)?,
-                None => FeedForward::Dense(Dense {
-                    gate_and_up: match shape.architecture {
-                        Architecture::Phi3 | Architecture::Glm4 => {
-                            vec![self.matrix(&name("ffn_up"), (2 * wide, hidden))?]
-                        }
-                        _ => vec![
-                            self.matrix(&name("ffn_gate"), (wide, hidden))?,
-                            self.matrix(&name("ffn_up"), (wide, hidden))?,
-                        ],
-                    },
-                    down: self.matrix(&name("ffn_down"), (hidden, wide))?,
-                }),
-            },
-            down_norm: norms_after.then(|| norm("post_ffw_norm")).transpose()?,
+            mixing_norm: norm_after("post_attention_norm")?,
+            feed_forward: self.feed_forward(number)?,
+            down_norm: norm_after("post_ffw_norm")?,
         })
     }
 
-    fn experts(&self, number: usize, experts: Experts) -> Result<FeedForward<P>, LoadError> {
-        let (hidden, wide) = (self.shape.hidden, self.shape.feed_forward);
-        let name = |part: &str| format!("blk.{number}.{part}.weight");
-        let router = self.vector(&name("ffn_gate_inp"), &[experts.count, hidden])?;
-        let gates = self.matrices(&name("ffn_gate_exps"), experts, (wide, hidden))?;
-        let ups = self.matrices(&name("ffn_up_exps"), experts, (wide, hidden))?;
-        let downs = self.matrices(&name("ffn_down_exps"), experts, (hidden, wide))?;
-        let parts = gates.into_iter().zip(ups).zip(downs);
-        let experts_parts = parts.map(|((gate, up), down)| Dense { gate_and_up: vec![gate, up], down });
-        Ok(FeedForward::Experts { router, experts: experts_parts.collect(), used: experts.used })
+    fn feed_forward(&self, number: usize) -> Result<FeedForward<P>, LoadError> {
+        let Shape { architecture, hidden, feed_forward: wide, .. } = *self.shape;
+        let name = |part: &str| format!("blk.{number}.ffn_{part}");
+        let matrix = |part: &str, rows| self.matrix(&format!("{}.weight", name(part)), (rows, hidden));
+        if let Some(experts) = self.shape.experts {
+            let matrices = |part: &str, size| self.matrices(&format!("{}.weight", name(part)), experts, size);
+            let gates = matrices("gate_exps", (wide, hidden))?.into_iter();
+            let ups = matrices("up_exps", (wide, hidden))?;
+            let downs = matrices("down_exps", (hidden, wide))?;
+            let part = |((gate, up), matrix)| Dense {
+                gate_and_up: vec![gate, up],
+                bias: None,
+                down: Linear { matrix, bias: None },
+            };
+            return Ok(FeedForward::Experts {
+                norm: self.norm(&name("norm"))?,
+                router: self.vector(&format!("{}.weight", name("gate_inp")), &[experts.count, hidden])?,
+                experts: gates.zip(ups).zip(downs).map(part).collect(),
+                used: experts.used,
+            });
+        }
+        let is_parallel = architecture == Architecture::Phi2;
+        Ok(FeedForward::Dense {
+            norm: (!is_parallel).then(|| self.norm(&name("norm"))).transpose()?,
+            part: Dense {
+                gate_and_up: match architecture {
+                    Architecture::Phi2 => vec![matrix("up", wide)?],
+                    Architecture::Phi3 | Architecture::Glm4 => vec![matrix("up", 2 * wide)?],
+                    _ => vec![matrix("gate", wide)?, matrix("up", wide)?],
+                },
+                bias: self.bias(&name("up"), wide)?,
+                down: self.linear(&name("down"), (hidden, wide))?,
+            },
+        })
     }
 
     fn attention(&self, number: usize, window: Option<usize>) -> Result<Attention<P>, LoadError> {
-        let shape = self.shape;
+        let (shape, architecture) = (self.shape, self.shape.architecture);
         let (queries, keys) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         let name = |part: &str| format!("blk.{number}.{part}");
         let matrix = |part: &str, rows| self.matrix(&name(&format!("{part}.weight")), (rows, shape.hidden));
         let head_norm = |part: &str| self.vector(&name(&format!("{part}.weight")), &[shape.head_dim]);
-        let bias = |part: &str, len| self.floats(&name(&format!("{part}.bias")), &[len]);
+        let parts = [("q", queries), ("k", keys), ("v", keys)];
         Ok(Attention {
-            projections: match shape.architecture {
-                Architecture::Phi3 => vec![matrix("attn_qkv", queries + 2 * keys)?],
+            projections: match architecture {
+                Architecture::Phi2 | Architecture::Phi3 => vec![matrix("attn_qkv", queries + 2 * keys)?],
                 _ => vec![matrix("attn_q", queries)?, matrix("attn_k", keys)?, matrix("attn_v", keys)?],
             },
-            bias: match ["q", "k", "v"].iter().any(|part| self.has(&name(&format!("attn_{part}.bias")))) {
-                true => {
-                    let parts = [bias("attn_q", queries)?, bias("attn_k", keys)?, bias("attn_v", keys)?];
-                    Some(self.place.vector(self.header, parts.concat())?)
+            bias: match architecture {
+                Architecture::Phi2 => self.bias(&name("attn_qkv"), queries + 2 * keys)?,
+                _ if parts.iter().any(|(part, _)| self.has(&name(&format!("attn_{part}.bias")))) => {
+                    let parts =
+                        parts.map(|(part, len)| self.floats(&name(&format!("attn_{part}.bias")), &[len]));
+                    let [queries, keys, values] = parts;
+                    Some(self.place.vector(self.header, [queries?, keys?, values?].concat())?)
                 }
-                false => None,
+                _ => None,
             },
-            head_norms: match shape.architecture {
+            head_norms: match architecture {
                 Architecture::Qwen3 | Architecture::Qwen3Moe | Architecture::Gemma3 | Architecture::Lfm2 => {
                     Some((head_norm("attn_q_norm")?, head_norm("attn_k_norm")?))
                 }
                 _ => None,
             },
-            output: self.matrix(&name("attn_output.weight"), (shape.hidden, queries))?,
+            output: self.linear(&name("attn_output"), (shape.hidden, queries))?,
             window,
         })
     }
@@ -317,6 +348,21 @@ impl<P: Place> Tensors<'_, P> {
     fn count(&self, bytes: usize, products: usize) {
         self.bytes.set(self.bytes.get() + bytes as u64);
         self.products.set(self.products.get() + products as u64);
+    }
+
+    fn linear(&self, name: &str, size: (usize, usize)) -> Result<Linear<P>, LoadError> {
+        Ok(Linear { matrix: self.matrix(&format!("{name}.weight"), size)?, bias: self.bias(name, size.0)? })
+    }
+
+    fn norm(&self, name: &str) -> Result<Norm<P>, LoadError> {
+        let len = self.shape.hidden;
+        Ok(Norm { weights: self.vector(&format!("{name}.weight"), &[len])?, bias: self.bias(name, len)? })
+    }
+
+    /// Phi 2 has one everywhere.
+    fn bias(&self, name: &str, len: usize) -> Result<Option<P::Vector>, LoadError> {
+        let has = self.shape.architecture == Architecture::Phi2;
+        has.then(|| self.vector(&format!("{name}.bias"), &[len])).transpose()
     }
 
     fn vector(&self, name: &str, shape: &[usize]) -> Result<P::Vector, LoadError> {

@@ -16,10 +16,10 @@ pub(crate) use part::Tensors;
 
 use super::experts::groups;
 use super::sequence::{Parts, Taken};
-use super::weights::{Attention, Convolution, Dense, FeedForward, Layer, Mixing, Weights};
+use super::weights::{Attention, Convolution, Dense, FeedForward, Layer, Linear, Mixing, Norm, Weights};
 use super::{Angles, Output, Piece};
 use crate::error::LoadError;
-use crate::gguf::{Architecture, Header, Shape};
+use crate::gguf::{Activation, Header, Shape};
 use crate::source::Mapping;
 
 pub(crate) struct Network {
@@ -72,7 +72,7 @@ impl Network {
         let mut views = Vec::<View>::new();
         let (mut attentions, mut convolutions) = (0, 0);
         for layer in &self.weights.layers {
-            let rows = self.normalize(&hidden, &layer.norm)?;
+            let rows = self.norm(&hidden, &layer.norm)?;
             let mixed = match &layer.mixing {
                 Mixing::Attention(attention) => {
                     let known = views.iter().position(|view| view.window == attention.window);
@@ -89,8 +89,7 @@ impl Network {
                 }
             };
             hidden = self.add(&hidden, mixed, layer.mixing_norm.as_ref())?;
-            let rows = self.normalize(&hidden, &layer.feed_forward_norm)?;
-            let fed = self.feed_forward(layer, &rows)?;
+            let fed = self.feed_forward(layer, rows, &hidden)?;
             hidden = self.add(&hidden, fed, layer.down_norm.as_ref())?;
         }
         for piece in &mut *pieces {
@@ -122,10 +121,7 @@ impl Network {
         rows: &Tensor,
     ) -> Result<Tensor> {
         let shape = &self.shape;
-        let mut all = multiply(&attention.projections, rows)?;
-        if let Some(bias) = &attention.bias {
-            all = all.broadcast_add(bias)?;
-        }
+        let all = multiply(&attention.projections, attention.bias.as_ref(), rows)?;
         // `[row][head][head_dim]` of `count` heads.
         let part = |first: usize, count: usize| {
             let part = all.narrow(1, first * shape.head_dim, count * shape.head_dim)?;
@@ -148,7 +144,7 @@ impl Network {
             mixed.push(piece.sequence.attend(number, &own(&queries)?, view.window, mask.as_ref())?);
             first += count;
         }
-        multiply(from_ref(&attention.output), &Tensor::cat(&mixed, 0)?)
+        attention.output.forward(&Tensor::cat(&mixed, 0)?)
     }
 
     /// Heads `[row][head][head_dim]`, their pairs of numbers rotated.
@@ -181,7 +177,7 @@ impl Network {
         rows: &Tensor,
     ) -> Result<Tensor> {
         let (width, hidden) = (convolution.width, self.shape.hidden);
-        let all = multiply(from_ref(&convolution.projection), rows)?;
+        let all = multiply(from_ref(&convolution.projection), None, rows)?;
         let part = |i: usize| all.narrow(1, i * hidden, hidden);
         let (inputs, gates) = ((part(0)? * part(2)?)?, part(1)?);
         // `[width][hidden]`, the newest token's last.
@@ -202,14 +198,19 @@ impl Network {
             mixed.push((1..width).try_fold(weighted(0)?, |sum, i| sum + weighted(i)?)?);
             first += count;
         }
-        multiply(from_ref(&convolution.output), &(Tensor::cat(&mixed, 0)? * gates)?)
+        convolution.output.forward(&(Tensor::cat(&mixed, 0)? * gates)?)
     }
 
-    fn feed_forward(&self, layer: &Layer<Device>, rows: &Tensor) -> Result<Tensor> {
-        let (router, experts, used) = match &layer.feed_forward {
-            FeedForward::Dense(part) => return self.dense(part, rows),
-            FeedForward::Experts { router, experts, used } => (router, experts, *used),
+    /// `mixed`: the rows that the mixing was given.
+    fn feed_forward(&self, layer: &Layer<Device>, mixed: Tensor, hidden: &Tensor) -> Result<Tensor> {
+        let (norm, router, experts, used) = match &layer.feed_forward {
+            FeedForward::Dense { norm: None, part } => return self.dense(part, &mixed),
+            FeedForward::Dense { norm: Some(norm), part } => {
+                return self.dense(part, &self.norm(hidden, norm)?);
+            }
+            FeedForward::Experts { norm, router, experts, used } => (norm, router, experts, *used),
         };
+        let rows = self.norm(hidden, norm)?;
         let router = router.reshape((experts.len(), self.shape.hidden))?;
         let logits = rows.matmul(&router.t()?)?.flatten_all()?.to_vec1::<f32>()?;
         groups(&logits, experts.len(), used).into_iter().try_fold(rows.zeros_like()?, |sum, group| {
@@ -224,13 +225,14 @@ impl Network {
 
     fn dense(&self, part: &Dense<Device>, rows: &Tensor) -> Result<Tensor> {
         let width = self.shape.feed_forward;
-        let both = multiply(&part.gate_and_up, rows)?;
+        let both = multiply(&part.gate_and_up, part.bias.as_ref(), rows)?;
         let gate = both.narrow(1, 0, width)?;
-        let gate = match self.shape.architecture {
-            Architecture::Gemma3 => gate.gelu()?,
-            _ => gate.silu()?,
-        };
-        multiply(from_ref(&part.down), &(gate * both.narrow(1, width, width)?)?)
+        let up = || both.narrow(1, width, width);
+        part.down.forward(&match self.shape.activation {
+            Activation::SwiGlu => (gate.silu()? * up()?)?,
+            Activation::GeGlu => (gate.gelu()? * up()?)?,
+            Activation::Gelu => gate.gelu()?,
+        })
     }
 
     /// `hidden` + `rows`, normalized where there is a `norm`, times the residual scale.
@@ -242,6 +244,12 @@ impl Network {
         hidden + (rows * f64::from(self.shape.scales.residual))?
     }
 
+    fn norm(&self, rows: &Tensor, norm: &Norm<Device>) -> Result<Tensor> {
+        let Some(bias) = &norm.bias else { return self.normalize(rows, &norm.weights) };
+        let centered = rows.broadcast_sub(&rows.mean_keepdim(D::Minus1)?)?;
+        self.normalize(&centered, &norm.weights)?.broadcast_add(bias)
+    }
+
     /// Rows divided by the root of the mean of their squares, times `weights`.
     fn normalize(&self, rows: &Tensor, weights: &Tensor) -> Result<Tensor> {
         let squares = rows.sqr()?.mean_keepdim(D::Minus1)?;
@@ -250,7 +258,7 @@ impl Network {
     }
 
     fn outputs(&self, pieces: &[Piece<'_, Parts<Tensors>>], hidden: &Tensor) -> Result<Vec<Output>> {
-        let rows = self.normalize(hidden, &self.weights.norm)?;
+        let rows = self.norm(hidden, &self.weights.norm)?;
         // The last `count` of a piece's rows, for each piece.
         let last = |count: fn(&Piece<'_, Parts<Tensors>>) -> usize| {
             let mut end = 0;
@@ -281,8 +289,11 @@ impl Network {
 
     /// `[row][vocab]` for rows of normalized hidden states.
     fn logits(&self, rows: &Tensor) -> Result<Tensor> {
-        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        let logits = (multiply(from_ref(head), rows)? * f64::from(self.shape.scales.logits))?;
+        let logits = match &self.weights.head {
+            Some(head) => head.forward(rows)?,
+            None => multiply(from_ref(&self.weights.embedding), None, rows)?,
+        };
+        let logits = (logits * f64::from(self.shape.scales.logits))?;
         match self.shape.scales.logit_cap.map(f64::from) {
             Some(cap) => (logits / cap)?.tanh()? * cap,
             None => Ok(logits),
@@ -290,11 +301,18 @@ impl Network {
     }
 }
 
-/// Matrices of as many columns, one above the other, times the same rows.
-fn multiply(matrices: &[QMatMul], rows: &Tensor) -> Result<Tensor> {
-    let products = matrices.iter().map(|matrix| matrix.forward(rows)).collect::<Result<Vec<_>>>()?;
-    match &products[..] {
-        [product] => Ok(product.clone()),
-        products => Tensor::cat(products, 1),
+impl Linear<Device> {
+    fn forward(&self, rows: &Tensor) -> Result<Tensor> {
+        multiply(from_ref(&self.matrix), self.bias.as_ref(), rows)
     }
+}
+
+/// Matrices of as many columns, one above the other, times the same rows, and the bias, if any, added to each.
+fn multiply(matrices: &[QMatMul], bias: Option<&Tensor>, rows: &Tensor) -> Result<Tensor> {
+    let products = matrices.iter().map(|matrix| matrix.forward(rows)).collect::<Result<Vec<_>>>()?;
+    let product = match &products[..] {
+        [product] => product.clone(),
+        products => Tensor::cat(products, 1)?,
+    };
+    bias.map_or(Ok(product.clone()), |bias| product.broadcast_add(bias))
 }
