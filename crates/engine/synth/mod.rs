@@ -4,6 +4,7 @@
 //! Not part of the library: the unit tests, the example `synth` and the fuzz targets include this file.
 
 mod blocks;
+mod draft;
 pub mod real;
 pub mod tiny;
 mod vocabulary;
