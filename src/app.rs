@@ -184,6 +184,7 @@ pub fn triager(config: &triage::Config, runner: &Path) -> Triager {
     let registry = Registry::new(Some(runner), chosen.as_deref());
     let defaults = watchpost_engine::Options::default();
     let options = watchpost_engine::Options {
+        device: config.device,
         threads: config.threads.unwrap_or(defaults.threads),
         memory_limit_bytes: config.memory_limit,
         batch: config.batch,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value as Json, json};
-use watchpost_engine::{Control, Info, Model, Options, Prompt, Request, gguf};
+use watchpost_engine::{Control, Device, Info, Model, Options, Prompt, Request, gguf};
 
 use super::{Code, Failure, RunnerArgs, table};
 use crate::models::install::{Imported, Verdict};
@@ -46,6 +46,9 @@ enum Verb {
     Bench {
         /// Name or path; the first model found when absent
         name: Option<String>,
+        /// What computes: `cpu`, `cuda`, `cuda:1` or `metal`
+        #[arg(long, default_value_t = Device::Cpu)]
+        device: Device,
         /// Threads that compute; 0 is as many as there are processors
         #[arg(long, default_value_t = 0)]
         threads: usize,
@@ -95,7 +98,9 @@ fn work(args: Args) -> Result<Code, Failure> {
             report(&imported, "imported", out)
         }
         Verb::Verify { name } => verify(&registry, name.as_deref(), out),
-        Verb::Bench { name, threads, json } => bench(&registry, name.as_deref(), threads, json, out),
+        Verb::Bench { name, device, threads, json } => {
+            bench(&registry, name.as_deref(), device, threads, json, out)
+        }
         Verb::Pull { name, sha256, endpoint } => {
             let options = pull::Options { endpoint, sha256 };
             let bar = Bar::new("pulling");
@@ -270,6 +275,7 @@ fn verify(registry: &Registry, name: Option<&str>, out: &mut dyn Write) -> Resul
 fn bench(
     registry: &Registry,
     name: Option<&str>,
+    device: Device,
     threads: usize,
     json: bool,
     out: &mut dyn Write,
@@ -279,7 +285,7 @@ fn bench(
         None => registry.found()?.into_iter().next().ok_or_else(|| Failure::cannot_run(NONE_HERE))?,
     };
     let spinner = Bar::spinner("measuring");
-    let mut opened = Model::open(&model.source, &Options { threads, ..Options::default() })?;
+    let mut opened = Model::open(&model.source, &Options { device, threads, ..Options::default() })?;
     let question = Prompt::new(
         "You triage security alerts. Answer in JSON.",
         "Alert: 200 failed ssh logins for root from 203.0.113.45, then one that succeeded.",

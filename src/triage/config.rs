@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value as Json;
+use watchpost_engine::Device;
 
 use crate::config::yaml::{Node, Value};
 use crate::config::{FromYaml, Reader, Secret, Url, section, suggestion, units};
@@ -47,6 +48,9 @@ section! {
         /// Alerts that are read at the same time. More take more memory and each takes longer, but all of them less.
         #[read(batch)]
         pub batch: usize = "8",
+        /// What the model computes on: `cpu`; `cuda`, or `cuda:1`, an Nvidia GPU by its number from 0; `metal`, the GPU of an
+        /// Apple machine. A GPU needs a build made for it, with `--features cuda` or `--features metal`.
+        pub device: Device = "cpu",
         /// Threads of the model; by default one for each processor.
         #[read(threads)]
         pub threads: Option<usize>,
@@ -99,6 +103,26 @@ impl FromYaml for Provider {
 
     fn to_json(&self) -> Json {
         "local".into()
+    }
+}
+
+impl FromYaml for Device {
+    const TYPE: &'static str = "device";
+
+    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let name = String::from_yaml(node, reader)?;
+        let device = match name.parse::<Self>() {
+            Ok(device) => device,
+            Err(hint) => return reader.refuse(node, &format!("a device: {hint}")),
+        };
+        let Some(feature) = device.missing_feature() else { return Some(device) };
+        let hint = format!("use one made with `--features {feature}`, or write `cpu`");
+        reader.error(node.at, format!("this build cannot compute on `{device}`: {hint}"));
+        None
+    }
+
+    fn to_json(&self) -> Json {
+        self.to_string().into()
     }
 }
 

@@ -9,6 +9,7 @@ use watchpost::config::Runner;
 use watchpost::rule::load::RuleSet;
 use watchpost::rule::template;
 use watchpost::triage::{Config, Deliver};
+use watchpost_engine::Device;
 
 /// A folder with these files.
 fn folder(files: &[(&str, &str)]) -> TempDir {
@@ -331,6 +332,44 @@ triage:
     ] {
         assert!(text.contains(line), "{text}");
     }
+}
+
+#[test]
+fn a_device_is_refused_by_a_build_that_was_not_made_for_it() {
+    let with = |device: &str| {
+        let runner = "
+detectors:
+  d: {name: D, for: 5m, rules: [a.yml]}
+triage:
+  device: DEVICE
+";
+        folder(&[("runner.yml", &runner.replace("DEVICE", device)), ("a.yml", RULE)])
+    };
+    assert_eq!(Config::default().device, Device::Cpu);
+    for (name, device) in [
+        ("cpu", Device::Cpu),
+        ("cuda", Device::Cuda(0)),
+        ("'cuda:1'", Device::Cuda(1)),
+        ("metal", Device::Metal),
+    ] {
+        let dir = with(name);
+        let Some(feature) = device.missing_feature() else {
+            let runner = Runner::load(&dir.path().join("runner.yml")).runner.unwrap();
+            assert_eq!(runner.triage.unwrap().device, device);
+            continue;
+        };
+        let (text, code) = checked(&dir);
+        assert_eq!(code, Code::Configuration);
+        let line = format!(
+            "runner.yml:5:11: triage.device: this build cannot compute on `{device}`: use one made with \
+             `--features {feature}`, or write `cpu`"
+        );
+        assert!(text.contains(&line), "{text}");
+    }
+    let (text, _) = checked(&with("gpu"));
+    let line =
+        "runner.yml:5:11: triage.device: `gpu` is not a device: write `cpu`, `cuda`, `cuda:1` or `metal`";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! What computes: this processor with our kernels, or a device of candle's.
 
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::utils::{cuda_is_available, metal_is_available};
+
 use crate::error::LoadError;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,8 +17,8 @@ pub enum Device {
     /// candle on this processor: many times slower than our kernels, to compare them with. Computes with as many threads as it
     /// likes.
     Candle,
-    /// The first Nvidia GPU. Only in a build with the feature `cuda`.
-    Cuda,
+    /// The Nvidia GPU of this number, from 0. Only in a build with the feature `cuda`.
+    Cuda(u8),
     /// The GPU of an Apple machine. Only in a build with the feature `metal`.
     Metal,
 }
@@ -21,27 +26,63 @@ pub enum Device {
 impl Device {
     /// What candle computes on; `None` for our kernels.
     pub(crate) fn open(self) -> Result<Option<candle_core::Device>, LoadError> {
-        use candle_core::utils::{cuda_is_available, metal_is_available};
-        let failed = |device: &'static str, what: String| Err(LoadError::NoDevice { device, what });
-        let missing = |device, name: &str, feature: &str| {
-            failed(
-                device,
-                format!("this build has no {name}: use one made with `--features {feature}`, or `cpu`"),
-            )
-        };
-        let opened = |device, opened: candle_core::Result<_>| match opened {
+        let failed = |what: String| Err(LoadError::NoDevice { device: self.to_string(), what });
+        let opened = |opened: candle_core::Result<_>| match opened {
             Ok(opened) => Ok(Some(opened)),
-            Err(error) => failed(device, format!("{error}: check its driver, or use `cpu`")),
+            Err(error) => failed(format!("{error}: check its driver, or use `cpu`")),
         };
+        if let Some(feature) = self.missing_feature() {
+            return failed(format!(
+                "this build cannot compute on it: use one made with `--features {feature}`, or `cpu`"
+            ));
+        }
         match self {
             Self::Auto if cuda_is_available() => Ok(candle_core::Device::new_cuda(0).ok()),
             Self::Auto if metal_is_available() => Ok(candle_core::Device::new_metal(0).ok()),
             Self::Auto | Self::Cpu => Ok(None),
             Self::Candle => Ok(Some(candle_core::Device::Cpu)),
-            Self::Cuda if !cuda_is_available() => missing("cuda", "CUDA", "cuda"),
-            Self::Cuda => opened("cuda", candle_core::Device::new_cuda(0)),
-            Self::Metal if !metal_is_available() => missing("metal", "Metal", "metal"),
-            Self::Metal => opened("metal", candle_core::Device::new_metal(0)),
+            Self::Cuda(number) => opened(candle_core::Device::new_cuda(number.into())),
+            Self::Metal => opened(candle_core::Device::new_metal(0)),
+        }
+    }
+
+    /// The feature that this build would need to compute on it, and was made without.
+    pub fn missing_feature(self) -> Option<&'static str> {
+        match self {
+            Self::Cuda(_) if !cuda_is_available() => Some("cuda"),
+            Self::Metal if !metal_is_available() => Some("metal"),
+            _ => None,
+        }
+    }
+}
+
+/// As an operator names it: `cpu`, `cuda` (the first one), `cuda:1` or `metal`. The error says so.
+impl FromStr for Device {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            "metal" => Ok(Self::Metal),
+            _ => {
+                let number = text.strip_prefix("cuda:").filter(|number| !number.starts_with('+'));
+                let number = number.and_then(|number| number.parse().ok());
+                number.map(Self::Cuda).ok_or("write `cpu`, `cuda`, `cuda:1` or `metal`")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => out.write_str("auto"),
+            Self::Cpu => out.write_str("cpu"),
+            Self::Candle => out.write_str("candle"),
+            Self::Cuda(0) => out.write_str("cuda"),
+            Self::Cuda(number) => write!(out, "cuda:{number}"),
+            Self::Metal => out.write_str("metal"),
         }
     }
 }
@@ -101,15 +142,31 @@ mod tests {
 
     #[test]
     fn a_device_that_this_build_lacks_is_named() {
-        let lacking = [(Device::Cuda, "cuda"), (Device::Metal, "metal")];
-        let is_lacking = |name: &str| match name {
-            "cuda" => !candle_core::utils::cuda_is_available(),
-            _ => !candle_core::utils::metal_is_available(),
-        };
-        for (device, name) in lacking.into_iter().filter(|(_, name)| is_lacking(name)) {
+        for device in [Device::Cuda(0), Device::Cuda(1), Device::Metal] {
+            let Some(feature) = device.missing_feature() else { continue };
             let error = open(device).err().unwrap().to_string();
-            assert!(error.starts_with(&format!("device `{name}`: this build has no ")), "{error}");
-            assert!(error.contains(&format!("--features {name}")), "{error}");
+            assert!(error.starts_with(&format!("device `{device}`: this build cannot ")), "{error}");
+            assert!(error.contains(&format!("--features {feature}")), "{error}");
+        }
+        assert_eq!(Device::Cpu.missing_feature(), None);
+    }
+
+    #[test]
+    fn devices_have_names() {
+        for (name, device) in [
+            ("cpu", Device::Cpu),
+            ("cuda", Device::Cuda(0)),
+            ("cuda:3", Device::Cuda(3)),
+            ("metal", Device::Metal),
+        ] {
+            assert_eq!(name.parse(), Ok(device));
+            assert_eq!(device.to_string(), name);
+        }
+        assert_eq!("cuda:0".parse(), Ok(Device::Cuda(0)));
+        for name in
+            ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:+1", "cuda:256", "cuda: 1", "metal:0", "auto"]
+        {
+            assert!(name.parse::<Device>().is_err(), "{name}");
         }
     }
 }

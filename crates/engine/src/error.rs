@@ -42,7 +42,7 @@ pub enum LoadError {
     #[error("{}: the device does not take it: {what}: use a smaller model, or the device `cpu`", .path.display())]
     Device { path: PathBuf, what: String },
     #[error("device `{device}`: {what}")]
-    NoDevice { device: &'static str, what: String },
+    NoDevice { device: String, what: String },
     #[error("WATCHPOST_CPU: `{wanted}` is not for this processor: use one of {supported}, or leave it unset")]
     Processor { wanted: String, supported: String },
 }
