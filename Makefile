@@ -4,6 +4,7 @@
 # make bench-engine   inference against llama.cpp, side by side (compiles llama.cpp: 15 minutes)
 # make soak    kill -9, 200 times
 # make fuzz    ten minutes for each fuzz target; make asan: the engine's tests under AddressSanitizer (both: nightly)
+# make arm     the engine's tests on an emulated 64-bit Arm
 # make reference   records again what llama.cpp computes (compiles it: 15 minutes)
 
 cache := $(or $(WATCHPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/watchpost)
@@ -11,7 +12,7 @@ export CARGO_TARGET_DIR ?= $(cache)/target
 deny := $(cache)/tools/cargo-deny-0.20.2/bin/cargo-deny
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 
-.PHONY: demo test unit lint deny docs bench bench-engine soak fuzz asan reference setup bundled clean
+.PHONY: demo test unit lint deny docs bench bench-engine soak fuzz asan arm reference setup bundled clean
 
 # Built together with the tests, so that `make test` does not build the dependencies again with other features.
 demo: setup
@@ -77,6 +78,17 @@ asan: export CARGO_TARGET_DIR := $(cache)/target-asan
 asan: export RUSTFLAGS := -Zsanitizer=address
 asan: setup
 	cargo +nightly test --target $(shell rustc -vV | sed -n 's/^host: //p') -p watchpost-engine --lib -- network::
+
+# On a processor with dot product, then on one without.
+arm: export CARGO_TARGET_DIR := $(cache)/target-arm
+arm: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
+arm: emulated = CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $(1)" \
+	cargo test --target aarch64-unknown-linux-gnu -p watchpost-engine
+arm: setup
+	@scripts/setup arm
+	cargo clippy --target aarch64-unknown-linux-gnu -p watchpost-engine --all-targets --quiet -- --deny warnings
+	$(call emulated,max)
+	$(call emulated,cortex-a53) --lib -- network::kernel network::tests
 
 # What crates/engine/tests/data holds. Needed only when crates/engine/synth or crates/engine/tests/reference change.
 reference: peer := $(cache)/reference

@@ -10,7 +10,9 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod halves;
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod panel;
 mod portable;
 #[cfg(test)]
@@ -31,6 +33,8 @@ pub(crate) enum Isa {
     Avx512(avx512::Token),
     #[cfg(target_arch = "x86_64")]
     Amx(amx::Token),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Token),
 }
 
 /// A loop over floats. `FMA`: whether a fused multiply-add is one instruction here; where it is not,
@@ -74,6 +78,8 @@ impl Isa {
             supported.extend(avx512::Token::detect().map(Self::Avx512));
             supported.extend(amx::Token::detect().map(Self::Amx));
         }
+        #[cfg(target_arch = "aarch64")]
+        supported.extend(neon::Token::detect().map(Self::Neon));
         supported
     }
 
@@ -98,6 +104,8 @@ impl Isa {
             Self::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Self::Amx(_) => "amx",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "neon",
         }
     }
 
@@ -111,6 +119,8 @@ impl Isa {
             Self::Avx512(token) => token.run(work),
             #[cfg(target_arch = "x86_64")]
             Self::Amx(token) => token.run(work),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(token) => token.run(work),
         }
     }
 
@@ -130,6 +140,8 @@ impl Isa {
             Self::Avx512(token) => token.multiply(tile, activations, out),
             #[cfg(target_arch = "x86_64")]
             Self::Amx(token) => token.multiply(tile, activations, out),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(token) => token.multiply(tile, activations, out),
         }
     }
 
@@ -144,6 +156,8 @@ impl Isa {
             Self::Avx512(token) => token.products(rounds),
             #[cfg(target_arch = "x86_64")]
             Self::Amx(token) => token.products(rounds),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(token) => token.products(rounds),
         }
     }
 }
