@@ -18,7 +18,7 @@ use crate::models::Registry;
 use crate::pipeline::{Pipeline, Reading};
 use crate::rule::load::{Broken, RuleSet};
 use crate::rule::template::{self, Query};
-use crate::store::{Access, Store, rules};
+use crate::store::{Access, Store, history, rules};
 use crate::triage::provider::{ProviderError, local::Local};
 use crate::triage::{self, Triager};
 use crate::webhook::delivery::{self, Delivery, Print};
@@ -137,6 +137,7 @@ impl App {
             let schedule = schedule::run(searches, interval, self.clock, tasks.clone(), shutdown.clone());
             tasks.spawn(schedule);
         }
+        tasks.spawn(count_older(self.store.clone(), shutdown.clone()));
         tasks.spawn(self.pipeline.run(shutdown.clone()));
         tasks.spawn(self.delivery.run(shutdown.clone()));
         shutdown.cancelled().await;
@@ -159,6 +160,18 @@ impl App {
             }
         }
         results
+    }
+}
+
+/// Brings the history of a store that an older watchpost wrote up to date, beside all other work.
+async fn count_older(store: Store, shutdown: CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        counted = history::count_older(&store) => match counted {
+            Ok(0) => {}
+            Ok(alerts) => tracing::info!(alerts, "alerts of before are in the history now"),
+            Err(error) => tracing::error!(%error, "older alerts are not in the history; the next start tries again"),
+        },
     }
 }
 

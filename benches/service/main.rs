@@ -2,8 +2,10 @@
 //! Prints one table; asserts nothing on time, since machines differ.
 //!
 //! `WATCHPOST_BENCH_SECONDS` (60) is how long the thousand rules run; `WATCHPOST_BENCH_ONLY=start,rules` takes some
-//! of the parts `start`, `rules`, `delivery`, `triage`. Without a model in `models/` the last says so.
+//! of the parts `start`, `rules`, `delivery`, `history`, `triage`; `WATCHPOST_BENCH_ALERTS` (100,000) is how many the store
+//! of `history` holds, which is measured inside this process. Without a model in `models/` the last says so.
 
+mod history;
 mod process;
 mod scene;
 
@@ -41,8 +43,13 @@ type Part = (&'static str, fn() -> Result<Vec<Line>>);
 fn main() -> Result<()> {
     println!("{}\nload average before {}", machine(), load_average());
     let only = std::env::var("WATCHPOST_BENCH_ONLY").unwrap_or_default();
-    let parts: [Part; 4] =
-        [("start", start), ("rules", thousand_rules), ("delivery", delivery), ("triage", triage)];
+    let parts: [Part; 5] = [
+        ("start", start),
+        ("rules", thousand_rules),
+        ("delivery", delivery),
+        ("history", history::history),
+        ("triage", triage),
+    ];
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["", "measured", "target", ""]);
     for (name, part) in parts {

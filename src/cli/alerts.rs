@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use super::{Code, Failure, StoreArgs, table};
 use crate::store::alerts::{self, Stored};
+use crate::store::history;
 use crate::text::escape;
 use crate::triage::Triage;
 use crate::webhook::stdout::{self, Stdout};
@@ -43,6 +44,11 @@ pub fn run(args: Args) -> Result<Code, Failure> {
             let message = Message { alert, triage, is_update: false, idempotency_key: "" };
             if let Outgoing::Stdout(text) = block.compose(&message)? {
                 out.write_all(text.as_bytes())?;
+            }
+            let history = store.read_here(|connection| history::look_up(connection, alert))?;
+            writeln!(out, "  before it")?;
+            for line in history.lines() {
+                writeln!(out, "    {line}")?;
             }
         }
     } else if found.is_empty() {

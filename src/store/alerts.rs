@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
-use super::{outbox, queue};
+use super::{history, outbox, queue};
 use crate::alert::Alert;
 use crate::clock::Timestamp;
 use crate::triage::Triage;
@@ -33,7 +33,7 @@ pub struct Queueing {
     pub capacity: usize,
 }
 
-/// Saves a new alert with its deliveries and its place in the triage queue. An alert that is there already
+/// Saves a new alert with its deliveries, its place in the triage queue and in the history of those after it. An alert that is there already
 /// (the same detector, rule and window) stays as it is: `false`.
 pub fn insert(
     tx: &Transaction<'_>,
@@ -47,10 +47,11 @@ pub fn insert(
         Some(queue) => (queue::make_room(tx, alert.level(), queue.capacity, now)?, queue.hold_until),
     };
     let hold_until = if triage == Triage::Pending { hold_until } else { now };
+    let marks = history::mark(tx, alert)?;
     let inserted = tx
         .prepare_cached(
-            "INSERT INTO alerts (id, detector, rule, level, start_s, end_s, created_at, body, triage)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO alerts (id, detector, rule, level, start_s, end_s, created_at, body, triage, history)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO NOTHING",
         )?
         .execute(params![
             alert.id,
@@ -62,8 +63,10 @@ pub fn insert(
             now.as_millisecond(),
             json(alert)?,
             json(&triage)?,
+            marks.to_bytes(),
         ])?;
     if inserted == 1 {
+        history::count(tx, alert, &marks)?;
         let level = alert.level();
         outbox::create(
             tx,

@@ -74,6 +74,7 @@ const STEPS: &[&str] = &[
      CREATE INDEX alerts_paces ON alerts
         (created_at, seconds_to_verdict, seconds_to_prose, verdict_compute_seconds, prose_compute_seconds)
         WHERE seconds_to_verdict IS NOT NULL;",
+    super::history::TABLES,
 ];
 
 /// Brings the tables up to date.

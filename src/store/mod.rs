@@ -5,6 +5,7 @@
 //! caller hears of success only after the commit. Reads have connections of their own and never wait for it.
 
 pub mod alerts;
+pub mod history;
 mod migrations;
 pub mod outbox;
 pub mod paces;
@@ -246,6 +247,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
         // An alert that was reported as saved is on the disk also after a power cut.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        // All that a saved alert takes: the 16 of the library would prepare some of them again for each alert.
+        connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
     };
     open().map_err(|error| {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod reader;
 
 pub mod field;
+pub mod history;
 pub mod notes;
 pub mod observable;
 pub mod opinion;

@@ -57,9 +57,22 @@ pub fn extract(rows: &[Map<String, Value>]) -> Observables {
     Observables { list: found.list, complete: found.complete }
 }
 
-/// At most [`MAX_ENTITIES`] values for the verdict's `affected_entities`: clean ones first and not more than a few of
-/// one kind, so that forty users do not hide the one address; then at most [`MAX_TAINTED_ENTITIES`] from text.
+/// Those of [`extract`] that clean columns name, without reading any text.
+pub fn extract_clean(rows: &[Map<String, Value>]) -> Observables {
+    let mut found =
+        Finder { roles: Roles::default(), seen: HashSet::new(), list: Vec::new(), complete: true };
+    found.clean(rows);
+    Observables { list: found.list, complete: found.complete }
+}
+
+/// The values of [`chosen`], for the verdict's `affected_entities`.
 pub fn entities(observables: &Observables) -> Vec<String> {
+    chosen(observables).into_iter().map(|observable| observable.value.clone()).collect()
+}
+
+/// At most [`MAX_ENTITIES`]: clean ones first and not more than a few of one kind, so that forty users do not hide the
+/// one address; then at most [`MAX_TAINTED_ENTITIES`] from text.
+pub fn chosen(observables: &Observables) -> Vec<&Observable> {
     let mut chosen: Vec<&Observable> = Vec::new();
     for (tainted, per_kind, limit) in [
         (false, PER_KIND, MAX_ENTITIES),
@@ -77,7 +90,7 @@ pub fn entities(observables: &Observables) -> Vec<String> {
             chosen.push(observable);
         }
     }
-    chosen.into_iter().map(|observable| observable.value.clone()).collect()
+    chosen
 }
 
 struct Finder {

@@ -83,7 +83,8 @@ fn without_a_verb_it_is_the_service() {
     let listed: Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
     assert_eq!(listed["id"], alert["alert_id"]);
     assert!(text(&site.run(&["alerts"]).stdout).contains("Loud"));
-    assert!(text(&site.run(&["alerts", listed["id"].as_str().unwrap()]).stdout).contains("window"));
+    let whole = text(&site.run(&["alerts", listed["id"].as_str().unwrap()]).stdout);
+    assert!(whole.contains("window") && whole.contains("this rule: not seen before"), "{whole}");
     assert!(text(&site.run(&["deliveries"]).stdout).contains("done"));
     assert!(text(&site.run(&["gaps"]).stdout).contains("no gaps"));
     let status: Value = serde_json::from_slice(&site.run(&["status", "--json"]).stdout).unwrap();

@@ -1,0 +1,703 @@
+//! History: counters of alerts by rule, entity and both, written with each alert and read for the next.
+//!
+//! A *series* counts the alerts of one (entity, rule) by event time, in three rows for each of its moments: the second, the
+//! hour and all time. Any stretch of time is then the sum of few rows (see [`Series::between`]), and the order in which
+//! alerts come does not matter. The rule alone and the entity alone are series too, and so are the hosts and
+//! the other entities on which a rule was first seen.
+//!
+//! Rows are kept as long as the alerts they count: nothing is folded, so an old alert's numbers are as exact as a new one's.
+
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use sha2::{Digest as _, Sha256};
+
+use super::alerts::{json, parse};
+use super::{Store, StoreError};
+use crate::alert::Alert;
+use crate::clock::Timestamp;
+use crate::triage::history::{Around, Counts, Decided, Entity, History, MAX_AROUND};
+use crate::triage::observable::Kind;
+
+/// Times are Unix seconds of event time. Counts of `alerts.history IS NULL` are still to be made.
+pub(super) const TABLES: &str = "
+    -- Which series the alert is counted in: the rule's number, then its entities' keys, 8 bytes each.
+    ALTER TABLE alerts ADD COLUMN history BLOB;
+    CREATE INDEX alerts_uncounted ON alerts (created_at) WHERE history IS NULL;
+
+    CREATE TABLE history_rules (
+        number INTEGER PRIMARY KEY,
+        tenant TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        name TEXT NOT NULL,
+        UNIQUE (tenant, rule)
+    ) STRICT;
+
+    CREATE TABLE history (
+        -- The key of an entity; 0 is every entity, 1 and 2 are the hosts and others on which a rule was first seen.
+        entity INTEGER NOT NULL,
+        -- The number of a rule; 0 is every rule.
+        rule INTEGER NOT NULL,
+        -- 1 or 3600, and `start_s` a multiple of it; 0 is all time.
+        span_s INTEGER NOT NULL,
+        start_s INTEGER NOT NULL,
+        alerts INTEGER NOT NULL,
+        threats INTEGER NOT NULL,
+        benign INTEGER NOT NULL,
+        -- Of all time only.
+        first_s INTEGER,
+        PRIMARY KEY (entity, rule, span_s, start_s)
+    ) STRICT, WITHOUT ROWID;
+
+    -- What fired on an entity, and when.
+    CREATE TABLE history_around (
+        entity INTEGER NOT NULL,
+        end_s INTEGER NOT NULL,
+        alert INTEGER NOT NULL,
+        rule INTEGER NOT NULL,
+        PRIMARY KEY (entity, end_s, alert)
+    ) STRICT, WITHOUT ROWID;";
+
+/// The series in which an alert is counted.
+pub(super) struct Marks {
+    rule: i64,
+    entities: Vec<(i64, Kind)>,
+}
+
+/// Finds the series of an alert, and makes its rule known.
+pub(super) fn mark(tx: &Transaction<'_>, alert: &Alert) -> rusqlite::Result<Marks> {
+    let tenant = tenant(alert);
+    let entities = Entity::all_of(alert)
+        .iter()
+        .map(|entity| Ok((key(tenant, entity)?, entity.kind)))
+        .collect::<rusqlite::Result<_>>()?;
+    let (rule, name) = (alert.rule_id(), alert.rule_name());
+    let known: Option<(i64, String)> = tx
+        .prepare_cached("SELECT number, name FROM history_rules WHERE tenant = ?1 AND rule = ?2")?
+        .query_row([tenant, rule], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let rule = match known {
+        Some((number, known)) if known == name => number,
+        _ => tx
+            .prepare_cached(
+                "INSERT INTO history_rules (tenant, rule, name) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (tenant, rule) DO UPDATE SET name = ?3 RETURNING number",
+            )?
+            .query_row([tenant, rule, name], |row| row.get(0))?,
+    };
+    Ok(Marks { rule, entities })
+}
+
+impl Marks {
+    /// As `alerts.history` holds them, so that a later closing finds the same series, however entities are then read.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let entities = self.entities.iter().map(|(key, _)| *key);
+        std::iter::once(self.rule).chain(entities).flat_map(i64::to_le_bytes).collect()
+    }
+}
+
+/// Counts a new alert. Called once for each, in the transaction that saves it.
+pub(super) fn count(tx: &Transaction<'_>, alert: &Alert, marks: &Marks) -> rusqlite::Result<()> {
+    let (rule, end_s) = (marks.rule, alert.window.end.as_second());
+    Series { entity: EVERY, rule }.add(tx, end_s)?;
+    for (entity, kind) in &marks.entities {
+        Series { entity: *entity, rule: EVERY }.add(tx, end_s)?;
+        let pair = Series { entity: *entity, rule };
+        let first_s = pair.first_s(tx)?;
+        pair.add(tx, end_s)?;
+        // One that comes late may be the first in event time: then the place moves.
+        if first_s.is_none_or(|first_s| end_s < first_s) {
+            let spread = Series { entity: if *kind == Kind::Host { HOSTS } else { OTHERS }, rule };
+            spread.add(tx, end_s)?;
+            if let Some(first_s) = first_s {
+                spread.change(tx, first_s, [-1, 0, 0])?;
+            }
+        }
+        tx.prepare_cached("INSERT INTO history_around (entity, end_s, alert, rule) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![entity, end_s, hash(&[alert.id.as_bytes()]), rule])?;
+    }
+    Ok(())
+}
+
+/// Counts what an analyst decided about an alert, in the transaction of that decision: `Some(true)` says a threat,
+/// `Some(false)` benign, and `None` nothing that counts (open, duplicate, not evaluable). `before` is what
+/// was counted until now, so that swapping both undoes. An alert that is not in the store changes nothing.
+pub fn decided(
+    tx: &Transaction<'_>,
+    alert: &str,
+    before: Option<bool>,
+    after: Option<bool>,
+) -> rusqlite::Result<()> {
+    let found: Option<(Option<Vec<u8>>, i64)> = tx
+        .prepare_cached("SELECT history, end_s FROM alerts WHERE id = ?1")?
+        .query_row([alert], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((marks, end_s)) = found else { return Ok(()) };
+    let marks = match marks {
+        Some(marks) => marks,
+        None => count_stored(tx, alert)?,
+    };
+    let change = |what| i64::from(after == Some(what)) - i64::from(before == Some(what));
+    let change = [0, change(true), change(false)];
+    let mut numbers = marks.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes));
+    let Some(rule) = numbers.next() else { return Ok(()) };
+    Series { entity: EVERY, rule }.change(tx, end_s, change)?;
+    for entity in numbers {
+        Series { entity, rule: EVERY }.change(tx, end_s, change)?;
+        Series { entity, rule }.change(tx, end_s, change)?;
+    }
+    Ok(())
+}
+
+/// What the store knows of an alert, which need not be in it, from those before. Reads a bounded number of rows
+/// whatever the store holds.
+pub fn look_up(connection: &Connection, alert: &Alert) -> rusqlite::Result<History> {
+    // All its queries see one state of the store; inside a transaction they do anyway.
+    let _snapshot = if connection.is_autocommit() { Some(connection.unchecked_transaction()?) } else { None };
+    if !is_there(connection)? {
+        return Ok(History::default());
+    }
+    let (tenant, end_s) = (tenant(alert), alert.window.end.as_second());
+    let entities = Entity::all_of(alert);
+    let keys = entities.iter().map(|entity| key(tenant, entity)).collect::<rusqlite::Result<Vec<_>>>()?;
+    let rule: Option<i64> = connection
+        .prepare_cached("SELECT number FROM history_rules WHERE tenant = ?1 AND rule = ?2")?
+        .query_row([tenant, alert.rule_id()], |row| row.get(0))
+        .optional()?;
+    let counts = |entity, rule: Option<i64>| match rule {
+        Some(rule) => Series { entity, rule }.before(connection, end_s),
+        None => Ok(Counts::default()),
+    };
+    let all = |rule: Option<i64>| -> rusqlite::Result<Vec<(Entity, Counts)>> {
+        let each = entities.iter().zip(&keys);
+        each.map(|(entity, key)| Ok((entity.clone(), counts(*key, rule)?))).collect()
+    };
+    let others_with_rule = match counts(HOSTS, rule)?.ever {
+        0 => counts(OTHERS, rule)?.ever,
+        hosts => hosts,
+    };
+    Ok(History {
+        rule: counts(EVERY, rule)?,
+        entities: all(Some(EVERY))?,
+        pairs: all(rule)?,
+        around: around(connection, &keys, rule, end_s)?,
+        others_with_rule,
+        is_complete: is_complete(connection)?,
+    })
+}
+
+/// Counts the alerts of a store that an older watchpost wrote, some at a time, so that detection never waits
+/// long. Says how many there were.
+pub async fn count_older(store: &Store) -> Result<usize, StoreError> {
+    let mut counted = 0;
+    loop {
+        match store.write(count_some).await? {
+            0 => return Ok(counted),
+            some => counted += some,
+        }
+    }
+}
+
+fn count_some(tx: &Transaction<'_>) -> rusqlite::Result<usize> {
+    let ids: Vec<(String, i64)> = tx
+        .prepare_cached("SELECT id, length(body) FROM alerts WHERE history IS NULL LIMIT ?1")?
+        .query_map([MAX_AT_ONCE as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let (mut counted, mut bytes) = (0, 0);
+    for (id, length) in ids {
+        count_stored(tx, &id)?;
+        (counted, bytes) = (counted + 1, bytes + length);
+        if bytes > MAX_BYTES_AT_ONCE {
+            break;
+        }
+    }
+    Ok(counted)
+}
+
+/// Counts an alert that was saved without; gives its marks. One that cannot be read is passed over, once.
+fn count_stored(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<Vec<u8>> {
+    let body: String =
+        tx.prepare_cached("SELECT body FROM alerts WHERE id = ?1")?.query_row([id], |row| row.get(0))?;
+    let marks = match parse::<Alert>(&body) {
+        Ok(alert) => {
+            let marks = mark(tx, &alert)?;
+            count(tx, &alert, &marks)?;
+            marks.to_bytes()
+        }
+        Err(error) => {
+            tracing::warn!(alert = id, %error, "a stored alert cannot be read: it is not in the history");
+            Vec::new()
+        }
+    };
+    tx.prepare_cached("UPDATE alerts SET history = ?2 WHERE id = ?1")?.execute(params![id, marks])?;
+    Ok(marks)
+}
+
+/// Alerts of one entity, one rule, or both, by event time.
+#[derive(Clone, Copy)]
+struct Series {
+    entity: i64,
+    rule: i64,
+}
+
+/// Alerts, threats, benign.
+type Sums = [i64; 3];
+
+impl Series {
+    fn add(self, tx: &Transaction<'_>, end_s: i64) -> rusqlite::Result<()> {
+        tx.prepare_cached(
+            "INSERT INTO history (entity, rule, span_s, start_s, alerts, threats, benign, first_s)
+             VALUES (?1, ?2, 0, 0, 1, 0, 0, ?3), (?1, ?2, 1, ?3, 1, 0, 0, NULL), (?1, ?2, 3600, ?4, 1, 0, 0, NULL)
+             ON CONFLICT DO UPDATE SET alerts = alerts + 1, first_s = min(first_s, excluded.first_s)",
+        )?
+        .execute(params![self.entity, self.rule, end_s, hour_of(end_s)])
+        .map(drop)
+    }
+
+    /// Adds to what was counted at `end_s`.
+    fn change(self, tx: &Transaction<'_>, end_s: i64, by: Sums) -> rusqlite::Result<()> {
+        let mut update = tx.prepare_cached(
+            "UPDATE history SET alerts = alerts + ?5, threats = threats + ?6, benign = benign + ?7
+             WHERE entity = ?1 AND rule = ?2 AND span_s = ?3 AND start_s = ?4",
+        )?;
+        for (span_s, start_s) in [(0, 0), (1, end_s), (HOUR_S, hour_of(end_s))] {
+            update.execute(params![self.entity, self.rule, span_s, start_s, by[0], by[1], by[2]])?;
+        }
+        Ok(())
+    }
+
+    fn first_s(self, connection: &Connection) -> rusqlite::Result<Option<i64>> {
+        Ok(self.all_time(connection)?.map(|(_, first_s)| first_s))
+    }
+
+    fn all_time(self, connection: &Connection) -> rusqlite::Result<Option<(Sums, i64)>> {
+        connection
+            .prepare_cached(
+                "SELECT alerts, threats, benign, first_s FROM history
+                 WHERE entity = ?1 AND rule = ?2 AND span_s = 0 AND start_s = 0",
+            )?
+            .query_row([self.entity, self.rule], |row| {
+                Ok(([row.get(0)?, row.get(1)?, row.get(2)?], row.get(3)?))
+            })
+            .optional()
+    }
+
+    /// What was counted of alerts that end before `end_s`.
+    fn before(self, connection: &Connection, end_s: i64) -> rusqlite::Result<Counts> {
+        let Some((all, first_s)) = self.all_time(connection)?.filter(|(_, first_s)| *first_s < end_s) else {
+            return Ok(Counts::default());
+        };
+        let minutes = self.between(connection, end_s - MINUTES_S, end_s)?[0];
+        let hour = minutes + self.between(connection, end_s - HOUR_S, end_s - MINUTES_S)?[0];
+        let day = hour + self.between(connection, end_s - DAY_S, end_s - HOUR_S)?[0];
+        // What lies behind is little where the alert is new.
+        let later = self.between(connection, end_s, i64::MAX)?;
+        let [ever, threats, benign] = [0, 1, 2].map(|index| unsigned(all[index] - later[index]));
+        Ok(Counts {
+            minutes: unsigned(minutes),
+            hour: unsigned(hour),
+            day: unsigned(day),
+            ever,
+            decided: Decided { threats, benign },
+            first_seen: Timestamp::from_second(first_s).ok(),
+        })
+    }
+
+    /// The sum over `[from_s, to_s)`: seconds up to a full hour, hours, seconds again.
+    fn between(self, connection: &Connection, from_s: i64, to_s: i64) -> rusqlite::Result<Sums> {
+        let (first_hour, last_hour) = (hour_of(from_s.saturating_add(HOUR_S - 1)), hour_of(to_s));
+        if first_hour >= last_hour {
+            return self.sum(connection, 1, from_s, to_s);
+        }
+        let mut sums = self.sum(connection, HOUR_S, first_hour, last_hour)?;
+        for (from_s, to_s) in [(from_s, first_hour), (last_hour, to_s)] {
+            let seconds = self.sum(connection, 1, from_s, to_s)?;
+            sums.iter_mut().zip(seconds).for_each(|(sum, more)| *sum += more);
+        }
+        Ok(sums)
+    }
+
+    fn sum(self, connection: &Connection, span_s: i64, from_s: i64, to_s: i64) -> rusqlite::Result<Sums> {
+        if from_s >= to_s {
+            return Ok([0; 3]);
+        }
+        connection
+            .prepare_cached(
+                "SELECT coalesce(sum(alerts), 0), coalesce(sum(threats), 0), coalesce(sum(benign), 0) FROM history
+                 WHERE entity = ?1 AND rule = ?2 AND span_s = ?3 AND start_s >= ?4 AND start_s < ?5",
+            )?
+            .query_row([self.entity, self.rule, span_s, from_s, to_s], |row| {
+                Ok([row.get(0)?, row.get(1)?, row.get(2)?])
+            })
+    }
+}
+
+/// Other rules that fired on one of the entities in the ten minutes before; an alert that names two counts once.
+fn around(
+    connection: &Connection,
+    entities: &[i64],
+    own_rule: Option<i64>,
+    end_s: i64,
+) -> rusqlite::Result<Vec<Around>> {
+    let mut seen = HashSet::new();
+    let mut counts: HashMap<i64, u64> = HashMap::new();
+    let mut latest = connection.prepare_cached(
+        "SELECT alert, rule FROM history_around WHERE entity = ?1 AND end_s >= ?2 AND end_s < ?3
+         ORDER BY end_s DESC LIMIT ?4",
+    )?;
+    for entity in entities {
+        let mut rows = latest.query([*entity, end_s - MINUTES_S, end_s, MAX_LATEST])?;
+        while let Some(row) = rows.next()? {
+            let (alert, rule): (i64, i64) = (row.get(0)?, row.get(1)?);
+            if seen.insert(alert) && Some(rule) != own_rule {
+                *counts.entry(rule).or_default() += 1;
+            }
+        }
+    }
+    let mut name = connection.prepare_cached("SELECT rule, name FROM history_rules WHERE number = ?1")?;
+    let mut around = Vec::new();
+    for (number, count) in counts {
+        let (rule, name): (String, String) =
+            name.query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        around.push(Around { rule, name: Some(name).filter(|name| !name.is_empty()), count });
+    }
+    around.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.rule.cmp(&b.rule)));
+    around.truncate(MAX_AROUND);
+    Ok(around)
+}
+
+fn is_complete(connection: &Connection) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM alerts WHERE history IS NULL)")?
+        .query_row([], |row| row.get(0))
+}
+
+/// A command may look into a store that no service of this version has opened yet.
+fn is_there(connection: &Connection) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'history')")?
+        .query_row([], |row| row.get(0))
+}
+
+/// Whose data it is: the same address means another machine at another tenant.
+fn tenant(alert: &Alert) -> &str {
+    alert.detector.get("tenant").and_then(serde_json::Value::as_str).unwrap_or("default")
+}
+
+fn key(tenant: &str, entity: &Entity) -> rusqlite::Result<i64> {
+    Ok(hash(&[tenant.as_bytes(), json(&entity.kind)?.as_bytes(), entity.value.as_bytes()]))
+}
+
+/// 64 bits of SHA-256: a name that meets another's key cannot be made up.
+fn hash(parts: &[&[u8]]) -> i64 {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let mut head = [0; 8];
+    head.copy_from_slice(&hash.finalize()[..8]);
+    i64::from_le_bytes(head)
+}
+
+fn hour_of(time_s: i64) -> i64 {
+    time_s - time_s.rem_euclid(HOUR_S)
+}
+
+fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or_default()
+}
+
+/// Entities and rules that stand for more than one; an entity's key is none of these but once in 2^62.
+const EVERY: i64 = 0;
+const HOSTS: i64 = 1;
+const OTHERS: i64 = 2;
+const MINUTES_S: i64 = 600;
+const HOUR_S: i64 = 3_600;
+const DAY_S: i64 = 86_400;
+/// Alerts of one entity that are read for `around`, the latest first.
+const MAX_LATEST: i64 = 1_000;
+/// Older alerts that are counted in one job of the writer: some 10 ms.
+const MAX_AT_ONCE: usize = 100;
+const MAX_BYTES_AT_ONCE: i64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::alerts::{self, Handling};
+    use super::super::migrations;
+    use super::*;
+    use crate::clock::Window;
+    use crate::triage::testing;
+
+    fn store() -> Connection {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrations::run(&mut connection).unwrap();
+        connection
+    }
+
+    fn with<T>(store: &mut Connection, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> T {
+        let tx = store.transaction().unwrap();
+        let result = work(&tx).unwrap();
+        tx.commit().unwrap();
+        result
+    }
+
+    /// An alert whose window ends at `end_s`, with one row.
+    fn alert(rule: &str, end_s: i64, row: serde_json::Value) -> Alert {
+        let mut alert = testing::alert(50, json!([row]));
+        alert.rule.insert("id".into(), rule.into());
+        alert.rule.insert("name".into(), format!("Name of {rule}").into());
+        alert.window = Window::from_seconds(end_s - 300, end_s).unwrap();
+        alert.id = format!("{rule} {end_s} {row}");
+        alert
+    }
+
+    fn insert(tx: &Transaction<'_>, alert: &Alert) -> rusqlite::Result<bool> {
+        alerts::insert(tx, "d", alert, &Handling { webhooks: Vec::new(), triage: None })
+    }
+
+    const NOW_S: i64 = 1_790_000_000;
+
+    #[test]
+    fn an_alert_is_counted_once_and_never_for_itself() {
+        let mut store = store();
+        let one = alert("r", NOW_S, json!({ "user": "root" }));
+        assert!(with(&mut store, |tx| insert(tx, &one)));
+        assert!(!with(&mut store, |tx| insert(tx, &one)));
+        let history = look_up(&store, &one).unwrap();
+        assert_eq!((history.rule, history.others_with_rule), (Counts::default(), 0));
+        let next = alert("r", NOW_S + 1, json!({ "user": "root" }));
+        let history = look_up(&store, &next).unwrap();
+        let first_seen = Some(one.window.end);
+        let counts = Counts { minutes: 1, hour: 1, day: 1, ever: 1, first_seen, ..Counts::default() };
+        assert_eq!((history.rule, history.pairs[0].1, history.entities[0].1), (counts, counts, counts));
+    }
+
+    #[test]
+    fn text_that_an_attacker_writes_makes_no_history_of_the_one_it_names() {
+        let mut store = store();
+        let hostile =
+            alert("r", NOW_S, json!({ "message": "Failed password for root from 10.0.0.6 port 22 ssh2" }));
+        with(&mut store, |tx| insert(tx, &hostile));
+        let named = alert("r", NOW_S + 1, json!({ "source_ip": "10.0.0.6" }));
+        let history = look_up(&store, &named).unwrap();
+        assert_eq!((history.rule.ever, history.entities[0].1.ever), (1, 0));
+    }
+
+    #[test]
+    fn the_same_address_at_another_tenant_is_another_machine() {
+        let mut store = store();
+        let mut theirs = alert("r", NOW_S, json!({ "source_ip": "10.0.0.6" }));
+        theirs.detector.insert("tenant".into(), "theirs".into());
+        with(&mut store, |tx| insert(tx, &theirs));
+        let ours = alert("r", NOW_S + 1, json!({ "source_ip": "10.0.0.6" }));
+        let history = look_up(&store, &ours).unwrap();
+        assert_eq!((history.rule.ever, history.entities[0].1.ever), (0, 0));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_for_a_moment_leaves_nothing_before_the_right_time() {
+        let mut store = store();
+        let century_s = 3_000_000_000;
+        for end_s in [NOW_S, NOW_S + century_s, NOW_S + 60] {
+            with(&mut store, |tx| insert(tx, &alert("r", end_s, json!({ "host": "web-1" }))));
+        }
+        let now = look_up(&store, &alert("r", NOW_S + 61, json!({ "host": "WEB-1" }))).unwrap();
+        assert_eq!((now.rule.ever, now.pairs[0].1.ever), (2, 2));
+        let then = look_up(&store, &alert("r", NOW_S + century_s + 1, json!({}))).unwrap();
+        assert_eq!((then.rule.minutes, then.rule.ever), (1, 3));
+    }
+
+    #[test]
+    fn alerts_of_an_older_store_are_counted_after_it_is_opened_and_a_closing_does_not_wait_for_that() {
+        let mut store = store();
+        for n in 0..250 {
+            with(&mut store, |tx| insert(tx, &alert("r", NOW_S + n, json!({ "host": "web-1" }))));
+        }
+        let last = alert("r", NOW_S + 250, json!({ "host": "web-1" }));
+        with(&mut store, |tx| {
+            decided(tx, &alert("r", NOW_S, json!({ "host": "web-1" })).id, None, Some(true))
+        });
+        let counted = look_up(&store, &last).unwrap();
+        assert_eq!((counted.rule.ever, counted.rule.decided.threats, counted.is_complete), (250, 1, true));
+        // As that store was: nothing counted, one row that nobody can read.
+        store
+            .execute_batch(
+                "DELETE FROM history; DELETE FROM history_around; DELETE FROM history_rules;
+                 UPDATE alerts SET history = NULL;
+                 INSERT INTO alerts (id, detector, rule, level, start_s, end_s, created_at, body, triage)
+                 VALUES ('x', 'd', 'r', 1, 0, 1, 0, 'damaged', '{}');",
+            )
+            .unwrap();
+        let missing = look_up(&store, &last).unwrap();
+        assert_eq!((missing.rule.ever, missing.is_complete), (0, false));
+        with(&mut store, |tx| {
+            decided(tx, &alert("r", NOW_S, json!({ "host": "web-1" })).id, None, Some(true))
+        });
+        assert_eq!(look_up(&store, &last).unwrap().rule.decided, Decided { threats: 1, benign: 0 });
+        let mut batches = Vec::new();
+        while batches.last() != Some(&0) {
+            batches.push(with(&mut store, count_some));
+        }
+        assert_eq!(batches, [100, 100, 50, 0]);
+        assert_eq!(look_up(&store, &last).unwrap(), counted);
+    }
+
+    #[test]
+    fn a_store_of_an_older_watchpost_has_no_history_and_says_so() {
+        let store = Connection::open_in_memory().unwrap();
+        assert_eq!(look_up(&store, &alert("r", NOW_S, json!({}))).unwrap(), History::default());
+    }
+
+    #[test]
+    fn what_fired_around_is_bounded_and_an_alert_that_names_two_entities_counts_once() {
+        let mut store = store();
+        let row = json!({ "host": "web-1", "source_ip": "10.0.0.6" });
+        for n in 0..30 {
+            with(&mut store, |tx| insert(tx, &alert(&format!("r{n:02}"), NOW_S - n, row.clone())));
+        }
+        with(&mut store, |tx| insert(tx, &alert("r07", NOW_S - 50, json!({ "host": "web-1" }))));
+        with(&mut store, |tx| insert(tx, &alert("old", NOW_S - 601, row.clone())));
+        let history = look_up(&store, &alert("r01", NOW_S + 1, row)).unwrap();
+        let told: Vec<_> = history.around.iter().map(|other| (other.rule.as_str(), other.count)).collect();
+        assert_eq!(told[..3], [("r07", 2), ("r00", 1), ("r02", 1)]);
+        assert_eq!(told.len(), MAX_AROUND);
+        assert_eq!(history.around[0].name.as_deref(), Some("Name of r07"));
+    }
+
+    /// Which of few rules, hosts and users, and when: near the borders of all that is counted.
+    #[derive(Clone, Debug)]
+    struct Event {
+        rule: String,
+        row: serde_json::Value,
+        end_s: i64,
+    }
+
+    impl Event {
+        fn alert(&self) -> Alert {
+            alert(&self.rule, self.end_s, self.row.clone())
+        }
+
+        fn entities(&self) -> Vec<(String, String)> {
+            let map = self.row.as_object().unwrap();
+            map.iter().map(|(column, value)| (column.clone(), value.as_str().unwrap().to_owned())).collect()
+        }
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let name = || prop::option::of(0..3u8);
+        let second = prop_oneof![
+            -30i64..30,
+            -620i64..-580,
+            -3_620i64..-3_580,
+            -86_420i64..-86_380,
+            -90_000i64..90_000,
+            -9_000_000i64..9_000_000,
+        ];
+        let start = prop_oneof![Just(NOW_S), Just(NOW_S - NOW_S % 86_400)];
+        (0..3u8, name(), name(), second, start).prop_map(|(rule, host, user, second, start)| {
+            let mut row = serde_json::Map::new();
+            for (column, name) in [("host", host), ("user", user)] {
+                if let Some(name) = name {
+                    row.insert(column.into(), format!("{column}-{name}").into());
+                }
+            }
+            Event { rule: format!("r{rule}"), row: row.into(), end_s: start + second }
+        })
+    }
+
+    /// [`look_up`] by reading every event.
+    fn brute_force(events: &[(Event, Option<bool>)], of: &Event) -> History {
+        let before: Vec<_> = events.iter().filter(|(event, _)| event.end_s < of.end_s).collect();
+        let counts = |holds: &dyn Fn(&Event) -> bool| {
+            let of_them: Vec<_> = before.iter().filter(|(event, _)| holds(event)).collect();
+            let last = |seconds| {
+                of_them.iter().filter(|(event, _)| event.end_s >= of.end_s - seconds).count() as u64
+            };
+            let closed = |as_what| of_them.iter().filter(|(_, label)| *label == Some(as_what)).count() as u64;
+            let first_s = of_them.iter().map(|(event, _)| event.end_s).min();
+            Counts {
+                minutes: last(600),
+                hour: last(3_600),
+                day: last(86_400),
+                ever: of_them.len() as u64,
+                decided: Decided { threats: closed(true), benign: closed(false) },
+                first_seen: first_s.map(|first_s| Timestamp::from_second(first_s).unwrap()),
+            }
+        };
+        let all = |rule: Option<&str>| {
+            Entity::all_of(&of.alert())
+                .into_iter()
+                .zip(of.entities())
+                .map(|(entity, named)| {
+                    let holds = |event: &Event| {
+                        event.entities().contains(&named) && rule.is_none_or(|rule| event.rule == rule)
+                    };
+                    (entity, counts(&holds))
+                })
+                .collect()
+        };
+        let mut around: HashMap<&str, u64> = HashMap::new();
+        for (event, _) in &before {
+            let touches = event.entities().iter().any(|entity| of.entities().contains(entity));
+            if touches && event.rule != of.rule && event.end_s >= of.end_s - 600 {
+                *around.entry(&event.rule).or_default() += 1;
+            }
+        }
+        let mut around: Vec<Around> = around
+            .into_iter()
+            .map(|(rule, count)| Around { rule: rule.into(), name: Some(format!("Name of {rule}")), count })
+            .collect();
+        around.sort_by_key(|other| (std::cmp::Reverse(other.count), other.rule.clone()));
+        let with_rule = |column: &str| {
+            let of_rule = before.iter().filter(|(event, _)| event.rule == of.rule);
+            let named = of_rule.flat_map(|(event, _)| event.entities());
+            named.filter(|(of, _)| of == column).collect::<HashSet<_>>().len() as u64
+        };
+        History {
+            rule: counts(&|event| event.rule == of.rule),
+            entities: all(None),
+            pairs: all(Some(&of.rule)),
+            around,
+            others_with_rule: if with_rule("host") > 0 { with_rule("host") } else { with_rule("user") },
+            is_complete: true,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn in_whatever_order_alerts_come_the_counts_are_those_of_reading_all(
+            events in prop::collection::vec((event(), any::<Option<bool>>(), any::<Option<bool>>()), 1..40),
+        ) {
+            let mut store = store();
+            let mut kept: Vec<(Event, Option<bool>)> = Vec::new();
+            for (event, first, then) in events {
+                let alert = event.alert();
+                let is_new = with(&mut store, |tx| insert(tx, &alert));
+                prop_assert_eq!(is_new, kept.iter().all(|(known, _)| known.alert().id != alert.id));
+                if !is_new {
+                    continue;
+                }
+                // Closed, and closed again otherwise, at some time after it came.
+                with(&mut store, |tx| decided(tx, &alert.id, None, first));
+                with(&mut store, |tx| decided(tx, &alert.id, first, then));
+                kept.push((event, then));
+            }
+            for (event, _) in &kept {
+                prop_assert_eq!(look_up(&store, &event.alert()).unwrap(), brute_force(&kept, event));
+            }
+            for (event, label) in &kept {
+                with(&mut store, |tx| decided(tx, &event.alert().id, *label, None));
+            }
+            let open: Vec<_> = kept.iter().map(|(event, _)| (event.clone(), None)).collect();
+            for (event, _) in &open {
+                prop_assert_eq!(look_up(&store, &event.alert()).unwrap(), brute_force(&open, event));
+            }
+        }
+    }
+}
