@@ -1,9 +1,8 @@
 //! History: counters of alerts by rule, entity and both, written with each alert and read for the next.
 //!
-//! A *series* counts the alerts of one (entity, rule) by event time, in three rows for each of its moments: the second, the
-//! hour and all time. Any stretch of time is then the sum of few rows (see [`Series::between`]), and the order in which
-//! alerts come does not matter. The rule alone and the entity alone are series too, and so are the hosts and
-//! the other entities on which a rule was first seen.
+//! Each alert is counted in the [`Series`] of its rule, of each of its entities, and of each pair of both. Two more say on how
+//! many hosts and other entities a rule fired: there a moment counts the pairs that were first seen then. The order in
+//! which alerts come does not matter.
 //!
 //! Rows are kept as long as the alerts they count: nothing is folded, so an old alert's numbers are as exact as a new one's.
 
@@ -13,13 +12,13 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use sha2::{Digest as _, Sha256};
 
 use super::alerts::{json, parse};
+use super::series::{EVERY, HOUR_S, MINUTES_S, Series, floor};
 use super::{Store, StoreError};
 use crate::alert::Alert;
-use crate::clock::Timestamp;
-use crate::triage::history::{Around, Counts, Decided, Entity, History, MAX_AROUND};
+use crate::triage::history::{Around, Counts, Entity, History, MAX_AROUND};
 use crate::triage::observable::Kind;
 
-/// Times are Unix seconds of event time. Counts of `alerts.history IS NULL` are still to be made.
+/// Times are Unix seconds of event time. An alert without `history` is still to be counted.
 pub(super) const TABLES: &str = "
     -- Which series the alert is counted in: the rule's number, then its entities' keys, 8 bytes each.
     ALTER TABLE alerts ADD COLUMN history BLOB;
@@ -34,6 +33,8 @@ pub(super) const TABLES: &str = "
     ) STRICT;
 
     CREATE TABLE history (
+        -- Of seconds the quarter of a day in which they lie, else -1.
+        part_s INTEGER NOT NULL,
         -- The key of an entity; 0 is every entity, 1 and 2 are the hosts and others on which a rule was first seen.
         entity INTEGER NOT NULL,
         -- The number of a rule; 0 is every rule.
@@ -46,16 +47,17 @@ pub(super) const TABLES: &str = "
         benign INTEGER NOT NULL,
         -- Of all time only.
         first_s INTEGER,
-        PRIMARY KEY (entity, rule, span_s, start_s)
+        PRIMARY KEY (part_s, entity, rule, span_s, start_s)
     ) STRICT, WITHOUT ROWID;
 
     -- What fired on an entity, and when.
     CREATE TABLE history_around (
+        hour_s INTEGER NOT NULL,
         entity INTEGER NOT NULL,
         end_s INTEGER NOT NULL,
         alert INTEGER NOT NULL,
         rule INTEGER NOT NULL,
-        PRIMARY KEY (entity, end_s, alert)
+        PRIMARY KEY (hour_s, entity, end_s, alert)
     ) STRICT, WITHOUT ROWID;";
 
 /// The series in which an alert is counted.
@@ -113,8 +115,16 @@ pub(super) fn count(tx: &Transaction<'_>, alert: &Alert, marks: &Marks) -> rusql
                 spread.change(tx, first_s, [-1, 0, 0])?;
             }
         }
-        tx.prepare_cached("INSERT INTO history_around (entity, end_s, alert, rule) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![entity, end_s, hash(&[alert.id.as_bytes()]), rule])?;
+        tx.prepare_cached(
+            "INSERT INTO history_around (hour_s, entity, end_s, alert, rule) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            floor(end_s, HOUR_S),
+            entity,
+            end_s,
+            hash(&[alert.id.as_bytes()]),
+            rule
+        ])?;
     }
     Ok(())
 }
@@ -149,8 +159,8 @@ pub fn decided(
     Ok(())
 }
 
-/// What the store knows of an alert, which need not be in it, from those before. Reads a bounded number of rows
-/// whatever the store holds.
+/// What the store knows of an alert, which need not be in it, from those before. However many there are, it reads at most
+/// one row for each second of some hours and each hour since the alert, for each series.
 pub fn look_up(connection: &Connection, alert: &Alert) -> rusqlite::Result<History> {
     // All its queries see one state of the store; inside a transaction they do anyway.
     let _snapshot = if connection.is_autocommit() { Some(connection.unchecked_transaction()?) } else { None };
@@ -233,105 +243,6 @@ fn count_stored(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<Vec<u8>> {
     Ok(marks)
 }
 
-/// Alerts of one entity, one rule, or both, by event time.
-#[derive(Clone, Copy)]
-struct Series {
-    entity: i64,
-    rule: i64,
-}
-
-/// Alerts, threats, benign.
-type Sums = [i64; 3];
-
-impl Series {
-    fn add(self, tx: &Transaction<'_>, end_s: i64) -> rusqlite::Result<()> {
-        tx.prepare_cached(
-            "INSERT INTO history (entity, rule, span_s, start_s, alerts, threats, benign, first_s)
-             VALUES (?1, ?2, 0, 0, 1, 0, 0, ?3), (?1, ?2, 1, ?3, 1, 0, 0, NULL), (?1, ?2, 3600, ?4, 1, 0, 0, NULL)
-             ON CONFLICT DO UPDATE SET alerts = alerts + 1, first_s = min(first_s, excluded.first_s)",
-        )?
-        .execute(params![self.entity, self.rule, end_s, hour_of(end_s)])
-        .map(drop)
-    }
-
-    /// Adds to what was counted at `end_s`.
-    fn change(self, tx: &Transaction<'_>, end_s: i64, by: Sums) -> rusqlite::Result<()> {
-        let mut update = tx.prepare_cached(
-            "UPDATE history SET alerts = alerts + ?5, threats = threats + ?6, benign = benign + ?7
-             WHERE entity = ?1 AND rule = ?2 AND span_s = ?3 AND start_s = ?4",
-        )?;
-        for (span_s, start_s) in [(0, 0), (1, end_s), (HOUR_S, hour_of(end_s))] {
-            update.execute(params![self.entity, self.rule, span_s, start_s, by[0], by[1], by[2]])?;
-        }
-        Ok(())
-    }
-
-    fn first_s(self, connection: &Connection) -> rusqlite::Result<Option<i64>> {
-        Ok(self.all_time(connection)?.map(|(_, first_s)| first_s))
-    }
-
-    fn all_time(self, connection: &Connection) -> rusqlite::Result<Option<(Sums, i64)>> {
-        connection
-            .prepare_cached(
-                "SELECT alerts, threats, benign, first_s FROM history
-                 WHERE entity = ?1 AND rule = ?2 AND span_s = 0 AND start_s = 0",
-            )?
-            .query_row([self.entity, self.rule], |row| {
-                Ok(([row.get(0)?, row.get(1)?, row.get(2)?], row.get(3)?))
-            })
-            .optional()
-    }
-
-    /// What was counted of alerts that end before `end_s`.
-    fn before(self, connection: &Connection, end_s: i64) -> rusqlite::Result<Counts> {
-        let Some((all, first_s)) = self.all_time(connection)?.filter(|(_, first_s)| *first_s < end_s) else {
-            return Ok(Counts::default());
-        };
-        let minutes = self.between(connection, end_s - MINUTES_S, end_s)?[0];
-        let hour = minutes + self.between(connection, end_s - HOUR_S, end_s - MINUTES_S)?[0];
-        let day = hour + self.between(connection, end_s - DAY_S, end_s - HOUR_S)?[0];
-        // What lies behind is little where the alert is new.
-        let later = self.between(connection, end_s, i64::MAX)?;
-        let [ever, threats, benign] = [0, 1, 2].map(|index| unsigned(all[index] - later[index]));
-        Ok(Counts {
-            minutes: unsigned(minutes),
-            hour: unsigned(hour),
-            day: unsigned(day),
-            ever,
-            decided: Decided { threats, benign },
-            first_seen: Timestamp::from_second(first_s).ok(),
-        })
-    }
-
-    /// The sum over `[from_s, to_s)`: seconds up to a full hour, hours, seconds again.
-    fn between(self, connection: &Connection, from_s: i64, to_s: i64) -> rusqlite::Result<Sums> {
-        let (first_hour, last_hour) = (hour_of(from_s.saturating_add(HOUR_S - 1)), hour_of(to_s));
-        if first_hour >= last_hour {
-            return self.sum(connection, 1, from_s, to_s);
-        }
-        let mut sums = self.sum(connection, HOUR_S, first_hour, last_hour)?;
-        for (from_s, to_s) in [(from_s, first_hour), (last_hour, to_s)] {
-            let seconds = self.sum(connection, 1, from_s, to_s)?;
-            sums.iter_mut().zip(seconds).for_each(|(sum, more)| *sum += more);
-        }
-        Ok(sums)
-    }
-
-    fn sum(self, connection: &Connection, span_s: i64, from_s: i64, to_s: i64) -> rusqlite::Result<Sums> {
-        if from_s >= to_s {
-            return Ok([0; 3]);
-        }
-        connection
-            .prepare_cached(
-                "SELECT coalesce(sum(alerts), 0), coalesce(sum(threats), 0), coalesce(sum(benign), 0) FROM history
-                 WHERE entity = ?1 AND rule = ?2 AND span_s = ?3 AND start_s >= ?4 AND start_s < ?5",
-            )?
-            .query_row([self.entity, self.rule, span_s, from_s, to_s], |row| {
-                Ok([row.get(0)?, row.get(1)?, row.get(2)?])
-            })
-    }
-}
-
 /// Other rules that fired on one of the entities in the ten minutes before; an alert that names two counts once.
 fn around(
     connection: &Connection,
@@ -342,11 +253,15 @@ fn around(
     let mut seen = HashSet::new();
     let mut counts: HashMap<i64, u64> = HashMap::new();
     let mut latest = connection.prepare_cached(
-        "SELECT alert, rule FROM history_around WHERE entity = ?1 AND end_s >= ?2 AND end_s < ?3
-         ORDER BY end_s DESC LIMIT ?4",
+        "SELECT alert, rule FROM history_around WHERE hour_s = ?1 AND entity = ?2 AND end_s >= ?3 AND end_s < ?4
+         ORDER BY end_s DESC LIMIT ?5",
     )?;
-    for entity in entities {
-        let mut rows = latest.query([*entity, end_s - MINUTES_S, end_s, MAX_LATEST])?;
+    let from_s = end_s - MINUTES_S;
+    let mut hours_s = vec![floor(end_s, HOUR_S), floor(from_s, HOUR_S)];
+    hours_s.dedup();
+    for (entity, hour_s) in entities.iter().flat_map(|entity| hours_s.iter().map(move |hour| (entity, hour)))
+    {
+        let mut rows = latest.query([*hour_s, *entity, from_s, end_s, MAX_LATEST])?;
         while let Some(row) = rows.next()? {
             let (alert, rule): (i64, i64) = (row.get(0)?, row.get(1)?);
             if seen.insert(alert) && Some(rule) != own_rule {
@@ -400,22 +315,10 @@ fn hash(parts: &[&[u8]]) -> i64 {
     i64::from_le_bytes(head)
 }
 
-fn hour_of(time_s: i64) -> i64 {
-    time_s - time_s.rem_euclid(HOUR_S)
-}
-
-fn unsigned(count: i64) -> u64 {
-    u64::try_from(count).unwrap_or_default()
-}
-
-/// Entities and rules that stand for more than one; an entity's key is none of these but once in 2^62.
-const EVERY: i64 = 0;
+/// In the place of an entity; an entity's key is none of these but once in 2^62.
 const HOSTS: i64 = 1;
 const OTHERS: i64 = 2;
-const MINUTES_S: i64 = 600;
-const HOUR_S: i64 = 3_600;
-const DAY_S: i64 = 86_400;
-/// Alerts of one entity that are read for `around`, the latest first.
+/// Alerts of one entity that are read for `around` from each hour, the latest first.
 const MAX_LATEST: i64 = 1_000;
 /// Older alerts that are counted in one job of the writer: some 10 ms.
 const MAX_AT_ONCE: usize = 100;
@@ -429,7 +332,8 @@ mod tests {
     use super::super::alerts::{self, Handling};
     use super::super::migrations;
     use super::*;
-    use crate::clock::Window;
+    use crate::clock::{Timestamp, Window};
+    use crate::triage::history::Decided;
     use crate::triage::testing;
 
     fn store() -> Connection {

@@ -11,6 +11,7 @@ pub mod outbox;
 pub mod paces;
 pub mod queue;
 pub mod rules;
+mod series;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -247,6 +248,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
         // An alert that was reported as saved is on the disk also after a power cut.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        // What a savepoint would take back, some pages an alert, would go through a temporary file.
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
         // All that a saved alert takes: the 16 of the library would prepare some of them again for each alert.
         connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
