@@ -6,11 +6,13 @@ pub mod pipeline;
 
 pub mod alert;
 pub mod clock;
+pub mod closing;
 pub mod config;
 pub mod rule;
 
 pub mod datasource;
 pub mod detector;
+pub mod measure;
 pub mod models;
 pub mod store;
 pub mod triage;

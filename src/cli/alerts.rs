@@ -3,8 +3,9 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use super::{Code, Failure, StoreArgs, table};
+use crate::closing::Closing;
 use crate::store::alerts::{self, Stored};
-use crate::store::history;
+use crate::store::{closings, history};
 use crate::text::escape;
 use crate::triage::Triage;
 use crate::webhook::stdout::{self, Stdout};
@@ -14,8 +15,11 @@ use crate::webhook::{Message, Outgoing, Webhook as _};
 pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
-    /// Show this alert whole.
+    /// Show this alert whole: its id, or as much of it as is one alert's alone, at least 4 digits.
     id: Option<String>,
+    /// Only those that nobody closed.
+    #[arg(long, conflicts_with = "id")]
+    open: bool,
     /// How many, newest first.
     #[arg(long, default_value_t = 50)]
     limit: usize,
@@ -27,10 +31,12 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Code, Failure> {
     let store = args.store.open()?;
     let found = match &args.id {
+        None if args.open => store.read_here(|connection| alerts::list_open(connection, args.limit))?,
         None => store.read_here(|connection| alerts::list(connection, args.limit))?,
         Some(id) => {
-            let one = store.read_here(|connection| alerts::get(connection, id))?;
-            vec![one.ok_or_else(|| Failure::cannot_run(format!("no alert `{}`", escape(id))))?]
+            let id = store.read_here(|connection| closings::alert_of(connection, id))?;
+            let id = id.map_err(Failure::cannot_run)?;
+            store.read_here(|connection| alerts::get(connection, &id))?.into_iter().collect()
         }
     };
     let mut out = std::io::stdout().lock();
@@ -40,7 +46,7 @@ pub fn run(args: Args) -> Result<Code, Failure> {
         }
     } else if args.id.is_some() {
         let block = Stdout::new(&stdout::Config { format: stdout::Format::Text }, out.is_terminal());
-        for Stored { alert, triage } in &found {
+        for Stored { alert, triage, .. } in &found {
             let message = Message { alert, triage, is_update: false, idempotency_key: "" };
             if let Outgoing::Stdout(text) = block.compose(&message)? {
                 out.write_all(text.as_bytes())?;
@@ -50,18 +56,24 @@ pub fn run(args: Args) -> Result<Code, Failure> {
             for line in history.lines() {
                 writeln!(out, "    {line}")?;
             }
+            for closing in
+                store.read_here(|connection| closings::list(connection, Some(&alert.id), None, args.limit))?
+            {
+                writeln!(out, "{}", words(&closing))?;
+            }
         }
     } else if found.is_empty() {
-        writeln!(out, "no alerts")?;
+        writeln!(out, "no {}alerts", if args.open { "open " } else { "" })?;
     } else {
-        let header = ["fired at", "level", "rule", "window", "rows", "severity", "false positive", "id"];
+        let header =
+            ["fired at", "level", "rule", "window", "rows", "severity", "false positive", "closed as", "id"];
         writeln!(out, "{}", table(&header, found.iter().map(row)))?;
     }
     Ok(Code::Good)
 }
 
-fn row(stored: &Stored) -> [String; 8] {
-    let Stored { alert, triage } = stored;
+fn row(stored: &Stored) -> [String; 9] {
+    let Stored { alert, triage, closing } = stored;
     let (severity, false_positive) = match triage {
         Triage::Skipped => ("-".to_owned(), "-".to_owned()),
         Triage::Pending => ("pending".to_owned(), String::new()),
@@ -78,6 +90,25 @@ fn row(stored: &Stored) -> [String; 8] {
         alert.data.len.to_string(),
         severity,
         false_positive,
+        closing.as_ref().map_or(String::new(), |closing| closing.label.to_string()),
         alert.id.clone(),
     ]
+}
+
+/// A closing on one line, below its alert.
+fn words(closing: &Closing) -> String {
+    let Closing { label, reason, analyst, at, undone_at, undone_by, .. } = closing;
+    let undone = undone_at.map_or(String::new(), |at| {
+        format!(
+            ", undone at {} by {}",
+            at.strftime("%F %T"),
+            escape(undone_by.as_deref().unwrap_or_default())
+        )
+    });
+    format!(
+        "closed as {label} at {} by {}{undone}: {}",
+        at.strftime("%F %T"),
+        escape(analyst),
+        escape(reason)
+    )
 }

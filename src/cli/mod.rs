@@ -2,9 +2,11 @@
 
 mod alerts;
 pub mod check;
+mod close;
 mod deliveries;
 mod demo;
 mod gaps;
+mod metrics;
 mod model;
 mod paper;
 mod run;
@@ -52,6 +54,10 @@ enum Verb {
     Model(model::Args),
     /// List stored alerts with their verdicts, newest first.
     Alerts(alerts::Args),
+    /// Close alerts with what they were, import and undo closings, and list them.
+    Close(close::Args),
+    /// Measure the verdicts by what analysts decided: as a table, JSON, CSV, Prometheus or HTML.
+    Metrics(metrics::Args),
     /// List deliveries, and try dead ones again.
     Deliveries(deliveries::Args),
     /// List windows that were given up, and why.
@@ -154,6 +160,8 @@ pub fn main() -> ExitCode {
         Verb::Triage(args) => triage::run(args),
         Verb::Model(args) => model::run(args),
         Verb::Alerts(args) => alerts::run(args),
+        Verb::Close(args) => close::run(args),
+        Verb::Metrics(args) => metrics::run(args),
         Verb::Deliveries(args) => deliveries::run(args),
         Verb::Gaps(args) => gaps::run(args),
         Verb::Status(args) => status::run(args),

@@ -3,17 +3,21 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
-use super::{history, outbox, queue};
+use super::{closings, history, outbox, queue};
 use crate::alert::Alert;
 use crate::clock::Timestamp;
+use crate::closing::Closing;
 use crate::triage::Triage;
 
-/// An alert with where its triage stands.
+/// An alert with where its triage stands, and what an analyst decided.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stored {
     #[serde(flatten)]
     pub alert: Alert,
     pub triage: Triage,
+    /// What an analyst decided; absent while the alert is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closing: Option<Closing>,
 }
 
 /// How a new alert is to be handled.
@@ -82,19 +86,40 @@ pub fn insert(
 
 /// Newest first.
 pub fn list(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Stored>> {
+    list_where(connection, "", limit)
+}
+
+/// Those that no closing stands on, newest first.
+pub fn list_open(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Stored>> {
+    let is_open =
+        "WHERE NOT EXISTS (SELECT 1 FROM closings WHERE alert_id = alerts.id AND undone_at_ms IS NULL)";
+    list_where(connection, is_open, limit)
+}
+
+fn list_where(
+    connection: &Connection,
+    condition: &'static str,
+    limit: usize,
+) -> rusqlite::Result<Vec<Stored>> {
     connection
-        .prepare("SELECT body, triage FROM alerts ORDER BY created_at DESC, id LIMIT ?1")?
-        .query_map([limit as i64], stored)?
+        .prepare(&format!(
+            "SELECT body, triage FROM alerts {condition} ORDER BY created_at DESC, id LIMIT ?1"
+        ))?
+        .query_map([limit as i64], |row| stored(connection, row))?
         .collect()
 }
 
 pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<Stored>> {
-    connection.query_row("SELECT body, triage FROM alerts WHERE id = ?1", [id], stored).optional()
+    connection
+        .query_row("SELECT body, triage FROM alerts WHERE id = ?1", [id], |row| stored(connection, row))
+        .optional()
 }
 
-fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
+fn stored(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Stored> {
     let (body, triage): (String, String) = (row.get(0)?, row.get(1)?);
-    Ok(Stored { alert: parse(&body)?, triage: parse(&triage)? })
+    let alert: Alert = parse(&body)?;
+    let closing = closings::standing(connection, &alert.id)?;
+    Ok(Stored { alert, triage: parse(&triage)?, closing })
 }
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {

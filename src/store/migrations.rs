@@ -75,6 +75,7 @@ const STEPS: &[&str] = &[
         (created_at, seconds_to_verdict, seconds_to_prose, verdict_compute_seconds, prose_compute_seconds)
         WHERE seconds_to_verdict IS NOT NULL;",
     super::history::TABLES,
+    super::closings::TABLE,
 ];
 
 /// Brings the tables up to date.
@@ -91,8 +92,13 @@ pub(super) fn run(connection: &mut Connection) -> Result<(), String> {
     if seen == STEPS.len() { Ok(()) } else { apply(connection).map_err(|error| error.to_string()) }
 }
 
+/// Whether the tables are those of this watchpost.
+pub(super) fn is_done(connection: &Connection) -> Result<bool, String> {
+    Ok(check(connection)? == STEPS.len())
+}
+
 /// How many steps the database has seen; refuses one that a newer watchpost wrote.
-pub(super) fn check(connection: &Connection) -> Result<usize, String> {
+fn check(connection: &Connection) -> Result<usize, String> {
     let seen: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(|error| error.to_string())?;

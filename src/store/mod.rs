@@ -5,7 +5,9 @@
 //! caller hears of success only after the commit. Reads have connections of their own and never wait for it.
 
 pub mod alerts;
+pub mod closings;
 pub mod history;
+pub mod measured;
 mod migrations;
 pub mod outbox;
 pub mod paces;
@@ -89,10 +91,11 @@ impl Store {
             Access::Command => None,
         };
         let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        let is_done = migrations::is_done(&writer).map_err(|error| open_error(path, error))?;
         if access == Access::Service {
             migrations::run(&mut writer).map_err(|error| open_error(path, error))?;
-        } else {
-            migrations::check(&writer).map_err(|error| open_error(path, error))?;
+        } else if !is_done {
+            bring_up_to_date(&mut writer, path)?;
         }
         let (jobs, queue) = mpsc::sync_channel(4096);
         std::thread::Builder::new()
@@ -259,6 +262,17 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     })
 }
 
+/// Tables of an older watchpost, met by a command: its service must not run on them meanwhile.
+fn bring_up_to_date(writer: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let _lock = lock(path).map_err(|error| match error {
+        StoreError::InUse { owner, .. } => {
+            open_error(path, format!("an older watchpost runs on it ({owner}): restart it, then try again"))
+        }
+        error => error,
+    })?;
+    migrations::run(writer).map_err(|error| open_error(path, error))
+}
+
 /// Takes the lock file beside the store, and writes into it who holds it.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let lock_path = PathBuf::from(format!("{}.lock", path.display()));
@@ -356,6 +370,25 @@ mod tests {
         let error = Store::open(&path, Access::Command).err().unwrap().to_string();
         assert!(error.contains("no such file"), "{error}");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_command_brings_older_tables_up_to_date_unless_their_service_runs() {
+        let (dir, store) = store();
+        let path = dir.path().join("test.db");
+        let age = |store: &Store| {
+            let older = "DROP TABLE closings; PRAGMA user_version = 3";
+            store.read_here(|connection| connection.execute_batch(older)).unwrap();
+        };
+        age(&store);
+        let error = Store::open(&path, Access::Command).err().unwrap().to_string();
+        assert!(
+            error.contains(&format!("process {}", std::process::id())) && error.contains("restart"),
+            "{error}"
+        );
+        drop(store);
+        let store = Store::open(&path, Access::Command).unwrap();
+        assert_eq!(store.read_here(|connection| closings::list(connection, None, None, 1)).unwrap(), []);
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn seconds(seconds: i64) -> rusqlite::Result<Timestamp> {
     Timestamp::from_second(seconds).map_err(out_of_range)
 }
 
-fn milliseconds(milliseconds: i64) -> rusqlite::Result<Timestamp> {
+pub(super) fn milliseconds(milliseconds: i64) -> rusqlite::Result<Timestamp> {
     Timestamp::from_millisecond(milliseconds).map_err(out_of_range)
 }
 

@@ -6,6 +6,7 @@
 mod architecture;
 mod check;
 mod cli;
+mod close;
 mod delivery;
 mod demo;
 mod detection;
