@@ -2,13 +2,15 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
+use super::measured;
 use super::rules::milliseconds;
 use crate::clock::Timestamp;
 use crate::closing::{Closing, Decision, Label};
 use crate::text::escape_within;
 
-/// `at_ms` is when the analyst decided, `recorded_ms` when we heard of it. `source` and `family` are the alert's
-/// datasource and its rule's group, which never change: measures would have to read every alert's rows for them.
+/// `at_ms` is when the analyst decided, `recorded_ms` when we heard of it. From `source` on stands what is measured of
+/// the alert, as it was when the closing was recorded: of an alert with megabytes of rows, measures would read them all.
+/// `judge` is NULL where the verdict was still to come, and empty where none would.
 pub(super) const TABLE: &str = "CREATE TABLE closings (
         id INTEGER PRIMARY KEY,
         alert_id TEXT NOT NULL REFERENCES alerts (id),
@@ -17,10 +19,18 @@ pub(super) const TABLE: &str = "CREATE TABLE closings (
         analyst TEXT NOT NULL,
         at_ms INTEGER NOT NULL,
         recorded_ms INTEGER NOT NULL,
+        undone_at_ms INTEGER,
+        undone_by TEXT,
         source TEXT NOT NULL,
         family TEXT NOT NULL,
-        undone_at_ms INTEGER,
-        undone_by TEXT
+        rule TEXT NOT NULL,
+        end_s INTEGER NOT NULL,
+        created_ms INTEGER NOT NULL,
+        judge TEXT,
+        model TEXT,
+        probability REAL,
+        said INTEGER,
+        seconds_to_verdict REAL
      ) STRICT;
      CREATE INDEX closings_of_alert ON closings (alert_id, at_ms);
      CREATE INDEX closings_by_analyst ON closings (analyst, at_ms);
@@ -101,9 +111,15 @@ fn add(
 ) -> rusqlite::Result<Added> {
     let Decision { label, reason, analyst, at, .. } = decision;
     let at = at.unwrap_or(now);
+    let triage: String = tx
+        .prepare_cached("SELECT triage FROM alerts WHERE id = ?1")?
+        .query_row([&alert_id], |row| row.get(0))?;
+    let opinion = measured::opinion(&triage);
     tx.prepare_cached(
-        "INSERT INTO closings (alert_id, label, reason, analyst, at_ms, recorded_ms, source, family)
-         SELECT id, ?2, ?3, ?4, ?5, ?6, coalesce(body ->> '$.datasource.type', ''), coalesce(body ->> '$.rule.group', '')
+        "INSERT INTO closings (alert_id, label, reason, analyst, at_ms, recorded_ms, source, family, rule, end_s, created_ms,
+            judge, model, probability, said, seconds_to_verdict)
+         SELECT id, ?2, ?3, ?4, ?5, ?6, coalesce(body ->> '$.datasource.type', ''), coalesce(body ->> '$.rule.group', ''),
+            rule, end_s, created_at, ?7, ?8, ?9, ?10, ?11
          FROM alerts WHERE id = ?1",
     )?
     .execute(params![
@@ -112,7 +128,12 @@ fn add(
         reason,
         analyst,
         at.as_millisecond(),
-        now.as_millisecond()
+        now.as_millisecond(),
+        opinion.as_ref().map(|opinion| &opinion.judge),
+        opinion.as_ref().map(|opinion| &opinion.model),
+        opinion.as_ref().and_then(|opinion| opinion.probability),
+        opinion.as_ref().and_then(|opinion| opinion.said),
+        opinion.as_ref().and_then(|opinion| opinion.seconds_to_verdict),
     ])?;
     // An older decision that arrives late does not stand before a newer one.
     let is_older = before.as_ref().is_some_and(|before| before.at.as_millisecond() > at.as_millisecond());
@@ -245,7 +266,7 @@ const MIN_PREFIX: usize = 4;
 const SHOWN: usize = 40;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::super::alerts::{self, Handling};

@@ -24,9 +24,10 @@ pub struct Measured {
 /// What analysts closed at `since` or later.
 pub fn measured(connection: &Connection, since: Timestamp) -> rusqlite::Result<Measured> {
     let mut select = connection.prepare_cached(
-        "SELECT c.alert_id, c.analyst, c.at_ms, c.label, c.source, c.family, a.rule, a.end_s, a.created_at, a.triage
-         FROM closings c JOIN alerts a ON a.id = c.alert_id
-         WHERE c.at_ms >= ?1 AND c.undone_at_ms IS NULL ORDER BY c.at_ms, c.id",
+        "SELECT alert_id, analyst, at_ms, label, source, family, rule, end_s, created_ms,
+            judge, model, probability, said, seconds_to_verdict,
+            CASE WHEN judge IS NULL THEN (SELECT triage FROM alerts WHERE alerts.id = alert_id) END
+         FROM closings WHERE at_ms >= ?1 AND undone_at_ms IS NULL ORDER BY at_ms, id",
     )?;
     let mut rows = select.query([since.as_millisecond()])?;
     let mut names = Names::default();
@@ -37,20 +38,29 @@ pub fn measured(connection: &Connection, since: Timestamp) -> rusqlite::Result<M
         let alert: Arc<str> = row.get_ref(0)?.as_str()?.into();
         let (at_ms, label) = (row.get::<_, i64>(2)?, label_at(row, 3)?);
         let (end_s, created_ms) = (row.get::<_, i64>(7)?, row.get::<_, i64>(8)?);
-        let (probability, said, judge, verdict) = opinion(row.get_ref(9)?.as_str()?);
+        let opinion = match row.get_ref(14)?.as_str_or_null()? {
+            Some(triage) => opinion(triage).unwrap_or_default(),
+            None => Opinion {
+                judge: row.get::<_, Option<String>>(9)?.unwrap_or_default(),
+                model: row.get::<_, Option<String>>(10)?.unwrap_or_default(),
+                probability: row.get(11)?,
+                said: row.get(12)?,
+                seconds_to_verdict: row.get(13)?,
+            },
+        };
         let seconds =
             |from_ms: i64, to_ms: i64| (to_ms >= from_ms).then(|| (to_ms - from_ms) as f64 / 1_000.0);
         let judged = Judged {
-            probability,
-            said,
+            probability: opinion.probability,
+            said: opinion.said,
             label: label.is_threat(),
             source: names.shared(row.get_ref(4)?.as_str()?),
             family: names.shared(row.get_ref(5)?.as_str()?),
             rule: names.shared(row.get_ref(6)?.as_str()?),
-            judge: names.shared(judge),
-            model: names.shared(&verdict.cost.model),
+            judge: names.shared(&opinion.judge),
+            model: names.shared(&opinion.model),
             seconds_to_detect: seconds(end_s * 1_000, created_ms),
-            seconds_to_verdict: verdict.cost.seconds_to_verdict,
+            seconds_to_verdict: opinion.seconds_to_verdict,
             seconds_to_close: seconds(created_ms, at_ms),
             is_blind: false,
         };
@@ -62,7 +72,7 @@ pub fn measured(connection: &Connection, since: Timestamp) -> rusqlite::Result<M
             }
         }
         let analyst = names.shared(row.get_ref(1)?.as_str()?);
-        found.closings.push(Seen { alert, analyst, at: milliseconds(at_ms)?, label, judge: said });
+        found.closings.push(Seen { alert, analyst, at: milliseconds(at_ms)?, label, judge: opinion.said });
     }
     Ok(found)
 }
@@ -75,27 +85,45 @@ pub fn fired(connection: &Connection, since: Timestamp) -> rusqlite::Result<usiz
     Ok(usize::try_from(fired).unwrap_or_default())
 }
 
-/// The judge's probability of a threat, what it called the alert, its version, and the verdict, from an alert's triage.
+/// What the judge said of an alert.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Opinion {
+    /// Its version; empty where it said nothing.
+    pub judge: String,
+    pub model: String,
+    pub probability: Option<f64>,
+    pub said: Option<bool>,
+    pub seconds_to_verdict: Option<f64>,
+}
+
+/// What the judge says in an alert's triage; `None` where its verdict is still to come.
 ///
-/// The verdict of today: its false-positive score is the contrary of a probability, and half decides.
-fn opinion(triage: &str) -> (Option<f64>, Option<bool>, &'static str, Verdict) {
-    // What cannot be read was not judged: one bad row does not end a report.
-    match serde_json::from_str(triage) {
-        Ok(Triage { verdict: Some(verdict) }) => {
-            let probability = 1.0 - f64::from(verdict.false_positive_score) / 100.0;
-            (Some(probability), Some(probability >= 0.5), FORMULA, verdict)
-        }
-        Ok(Triage { verdict: None }) | Err(_) => (None, None, "", Verdict::default()),
+/// In the verdict of today the false-positive score is the contrary of a probability, and half decides.
+pub(super) fn opinion(triage: &str) -> Option<Opinion> {
+    // What cannot be read was not judged: one bad row ends neither a closing nor a report.
+    let Triage { state, verdict } = serde_json::from_str(triage).unwrap_or_default();
+    if state == "pending" {
+        return None;
     }
+    let Some(Verdict { false_positive_score, cost }) = verdict else { return Some(Opinion::default()) };
+    let probability = 1.0 - f64::from(false_positive_score) / 100.0;
+    Some(Opinion {
+        judge: FORMULA.to_owned(),
+        model: cost.model,
+        probability: Some(probability),
+        said: Some(probability >= 0.5),
+        seconds_to_verdict: cost.seconds_to_verdict,
+    })
 }
 
 /// As much of an alert's triage as is measured.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Triage {
+    state: String,
     verdict: Option<Verdict>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Verdict {
     false_positive_score: u8,
     #[serde(default)]
@@ -126,3 +154,69 @@ impl Names {
 
 /// The version of the formula in docs/triage.md, which no labels taught.
 const FORMULA: &str = "formula";
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::params;
+
+    use super::super::closings::{self, tests::store};
+    use super::*;
+    use crate::closing::{Decision, Label};
+
+    fn close(store: &mut Connection, alert: &str, label: Label, at_s: i64) {
+        let at = Some(Timestamp::from_second(at_s).unwrap());
+        let decision = Decision { alert: alert.into(), label, reason: "x".into(), analyst: "ann".into(), at };
+        let tx = store.transaction().unwrap();
+        closings::import(&tx, &decision, Timestamp::from_second(1_800_000_000).unwrap()).unwrap();
+        tx.commit().unwrap();
+    }
+
+    fn set_triage(store: &Connection, triage: &str) {
+        store.execute("UPDATE alerts SET triage = ?1", params![triage]).unwrap();
+    }
+
+    const JUDGED: &str = r#"{"state": "judged", "verdict": {"false_positive_score": 20, "cost": {"model": "tiny", "seconds_to_verdict": 2.0}}}"#;
+
+    #[test]
+    fn an_alert_is_measured_once_with_the_closing_that_stands_and_the_verdict_it_had() {
+        let mut store = store(&["aaaa0"]);
+        set_triage(&store, JUDGED);
+        close(&mut store, "aaaa0", Label::TruePositive, 1_790_000_400);
+        close(&mut store, "aaaa0", Label::FalsePositive, 1_790_000_360);
+        set_triage(&store, &JUDGED.replace("20", "90"));
+        let found = measured(&store, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!((found.closings.len(), found.judged.len()), (2, 1));
+        let one = &found.judged[0];
+        assert_eq!((one.label, one.probability, one.said), (Some(true), Some(0.8), Some(true)));
+        assert_eq!(
+            (&*one.family, &*one.source, &*one.judge, &*one.model),
+            ("ssh", "duckdb", "formula", "tiny")
+        );
+        assert_eq!((one.seconds_to_verdict, one.seconds_to_close), (Some(2.0), Some(100.0)));
+        let later = Timestamp::from_second(1_790_000_380).unwrap();
+        assert_eq!(measured(&store, later).unwrap().closings.len(), 1);
+    }
+
+    #[test]
+    fn a_verdict_that_comes_after_the_closing_is_measured_too() {
+        let mut store = store(&["aaaa0"]);
+        let of = |store: &Connection| measured(store, Timestamp::UNIX_EPOCH).unwrap().judged[0].said;
+        set_triage(&store, r#"{"state": "pending"}"#);
+        close(&mut store, "aaaa0", Label::TruePositive, 1_790_000_000);
+        assert_eq!(of(&store), None);
+        set_triage(&store, JUDGED);
+        assert_eq!(of(&store), Some(true));
+        assert_eq!(
+            measured(&store, Timestamp::UNIX_EPOCH).unwrap().judged[0].seconds_to_close,
+            None,
+            "before it fired"
+        );
+    }
+
+    #[test]
+    fn a_triage_that_cannot_be_read_ends_no_report() {
+        for triage in ["{}", "[", r#"{"state": "done", "verdict": {"false_positive_score": -1}}"#] {
+            assert_eq!(opinion(triage), Some(Opinion::default()), "{triage}");
+        }
+    }
+}
