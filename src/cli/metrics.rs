@@ -50,20 +50,18 @@ pub fn run(args: Args) -> Result<Code, Failure> {
 fn report(store: &Store, days: u32, by: Option<By>, now: Timestamp) -> Result<Report, Failure> {
     let since = Timestamp::from_second(now.as_second() - i64::from(days) * 86_400)?;
     let found = store.read_here(|connection| measured::measured(connection, since))?;
-    let fired = store.read_here(|connection| measured::fired(connection, since))?;
     let title = format!("Alerts that analysts closed in the last {days} days");
     let mut report = Report::new(title, now, &found.judged, by);
     report.bursts = bursts::bursts(&found.closings);
     report.analysts = bursts::analysts(&found.closings, &report.bursts);
-    report.notes.push(format!(
-        "{} alerts were closed and {fired} fired in these days. The numbers are of the closed ones: they are those of all only where \
-         analysts did not choose what to close",
-        report.all.alerts
-    ));
+    report.notes.push(
+        "The numbers are of the closed alerts: they are those of all only where analysts did not choose what to close."
+            .to_owned(),
+    );
     if !report.bursts.is_empty() {
         report.notes.push(format!(
             "{} unusual hours of closings are among them, see `watchpost close --list`: the numbers count each closing in \
-             full",
+             full.",
             report.bursts.len()
         ));
     }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::measured;
+use super::{history, measured};
 use super::rules::milliseconds;
 use crate::clock::Timestamp;
 use crate::closing::{Closing, Decision, Label};
@@ -89,7 +89,8 @@ pub fn import(tx: &Transaction<'_>, decision: &Decision, now: Timestamp) -> rusq
     let at_ms = at.map(Timestamp::as_millisecond);
     let known = tx
         .prepare_cached(
-            "SELECT undone_at_ms IS NOT NULL FROM closings
+            // By the alert's closings, which are few: not by the analyst's, for which there is an index, too.
+            "SELECT undone_at_ms IS NOT NULL FROM closings INDEXED BY closings_of_alert
              WHERE alert_id = ?1 AND at_ms = coalesce(?2, at_ms) AND analyst = ?3 AND label = ?4 AND reason = ?5
              ORDER BY undone_at_ms IS NOT NULL LIMIT 1",
         )?
@@ -135,6 +136,7 @@ fn add(
         opinion.as_ref().and_then(|opinion| opinion.said),
         opinion.as_ref().and_then(|opinion| opinion.seconds_to_verdict),
     ])?;
+    recount(tx, &alert_id, before.as_ref().and_then(|before| before.label.is_threat()))?;
     // An older decision that arrives late does not stand before a newer one.
     let is_older = before.as_ref().is_some_and(|before| before.at.as_millisecond() > at.as_millisecond());
     let before = before.map(|before| before.label);
@@ -150,12 +152,13 @@ pub fn undo(
     now: Timestamp,
 ) -> rusqlite::Result<Option<Closing>> {
     let undone = standing(tx, alert_id)?;
-    if undone.is_some() {
+    if let Some(closing) = &undone {
         tx.prepare_cached(
             "UPDATE closings SET undone_at_ms = ?2, undone_by = ?3 WHERE id = (
                 SELECT id FROM closings WHERE alert_id = ?1 AND undone_at_ms IS NULL ORDER BY at_ms DESC, id DESC LIMIT 1)",
         )?
         .execute(params![alert_id, now.as_millisecond(), by])?;
+        recount(tx, alert_id, closing.label.is_threat())?;
     }
     Ok(undone)
 }
@@ -168,16 +171,33 @@ pub fn undo_by(
     by: &str,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<String>> {
-    let mut ids: Vec<String> = tx
+    let ids: Vec<String> = tx
         .prepare_cached(
-            "UPDATE closings SET undone_at_ms = ?3, undone_by = ?4
-             WHERE analyst = ?1 AND at_ms >= ?2 AND undone_at_ms IS NULL RETURNING alert_id",
+            "SELECT DISTINCT alert_id FROM closings
+             WHERE analyst = ?1 AND at_ms >= ?2 AND undone_at_ms IS NULL ORDER BY alert_id",
         )?
-        .query_map(params![analyst, since.as_millisecond(), now.as_millisecond(), by], |row| row.get(0))?
+        .query_map(params![analyst, since.as_millisecond()], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    ids.sort_unstable();
-    ids.dedup();
+    let before = ids.iter().map(|id| is_threat(tx, id)).collect::<rusqlite::Result<Vec<_>>>()?;
+    tx.prepare_cached(
+        "UPDATE closings SET undone_at_ms = ?3, undone_by = ?4
+         WHERE analyst = ?1 AND at_ms >= ?2 AND undone_at_ms IS NULL",
+    )?
+    .execute(params![analyst, since.as_millisecond(), now.as_millisecond(), by])?;
+    for (id, before) in ids.iter().zip(before) {
+        recount(tx, id, before)?;
+    }
     Ok(ids)
+}
+
+/// Brings the history of what was decided in line with the closing that stands now; `before` is what it counted until now.
+fn recount(tx: &Transaction<'_>, alert_id: &str, before: Option<bool>) -> rusqlite::Result<()> {
+    let after = is_threat(tx, alert_id)?;
+    if before == after { Ok(()) } else { history::decided(tx, alert_id, before, after) }
+}
+
+fn is_threat(tx: &Transaction<'_>, alert_id: &str) -> rusqlite::Result<Option<bool>> {
+    Ok(standing(tx, alert_id)?.and_then(|closing| closing.label.is_threat()))
 }
 
 /// The closing that stands: of those that were not undone the newest by its time, then by its record.
@@ -306,6 +326,34 @@ pub(super) mod tests {
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    #[test]
+    fn history_counts_what_stands() {
+        let mut store = store(&["aaaa0", "aaaa1"]);
+        let mut later = testing::alert(50, json!([{ "user": "root" }]));
+        let end = later.window.end.as_second();
+        later.window = crate::clock::Window::from_seconds(end + 60, end + 120).unwrap();
+        let (tp, fp, dup) = (Label::TruePositive, Label::FalsePositive, Label::Duplicate);
+        for (id, label, analyst) in
+            [("aaaa0", tp, "ann"), ("aaaa0", fp, "bob"), ("aaaa0", fp, "cid"), ("aaaa1", fp, "bob"), ("aaaa1", dup, "ann")]
+        {
+            with(&mut store, |tx| close(tx, &decision(id, label, analyst, None), now()));
+        }
+        let decided = |store: &Connection| {
+            let history = history::look_up(store, &later).unwrap();
+            let of = |counts: crate::triage::history::Counts| (counts.decided.threats, counts.decided.benign);
+            assert_eq!(of(history.rule), of(history.pairs[0].1));
+            of(history.rule)
+        };
+        assert_eq!(decided(&store), (0, 1), "a duplicate is in neither");
+        with(&mut store, |tx| undo_by(tx, "cid", now(), "ann", now()));
+        assert_eq!(decided(&store), (0, 1));
+        with(&mut store, |tx| undo_by(tx, "bob", now(), "ann", now()));
+        assert_eq!(decided(&store), (1, 0));
+        with(&mut store, |tx| undo(tx, "aaaa1", "ann", now()));
+        with(&mut store, |tx| undo(tx, "aaaa0", "ann", now()));
+        assert_eq!(decided(&store), (0, 0));
     }
 
     #[test]

@@ -77,14 +77,6 @@ pub fn measured(connection: &Connection, since: Timestamp) -> rusqlite::Result<M
     Ok(found)
 }
 
-/// How many alerts fired at `since` or later.
-pub fn fired(connection: &Connection, since: Timestamp) -> rusqlite::Result<usize> {
-    let fired: i64 = connection
-        .prepare_cached("SELECT count(*) FROM alerts WHERE created_at >= ?1")?
-        .query_row([since.as_millisecond()], |row| row.get(0))?;
-    Ok(usize::try_from(fired).unwrap_or_default())
-}
-
 /// What the judge said of an alert.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Opinion {

@@ -269,7 +269,6 @@ fn metrics_hold_the_verdicts_against_the_closings() {
     assert!(all["to_close"]["p50"].as_f64().unwrap() >= 90.0);
     let groups: Vec<_> = report["groups"].as_array().unwrap().iter().map(|group| &group["name"]).collect();
     assert_eq!(groups, ["web", "ssh"]);
-    assert!(report["notes"][0].as_str().unwrap().starts_with("21 alerts were closed and 40 fired"));
 
     let prometheus = desk.good(&["metrics", "--format", "prometheus"]);
     assert!(prometheus.contains("watchpost_measured_precision{bound=\"estimate\"} 0.8\n"), "{prometheus}");

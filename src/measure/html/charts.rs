@@ -38,7 +38,7 @@ struct Point {
 }
 
 pub fn reliability(calibration: &Calibration) -> Reliability {
-    let (left, right, top, bottom, floor) = (52.0, 412.0, 14.0, 374.0, 470.0);
+    let (left, right, top, bottom, floor) = (66.0, 412.0, 14.0, 360.0, 456.0);
     let x = |share: f64| round(left + share * (right - left));
     let y = |share: f64| round(bottom - share * (bottom - top));
     let most = calibration.bins.iter().map(|bin| bin.threats.of).max().unwrap_or(1) as f64;
@@ -153,9 +153,15 @@ pub fn times(measures: &Measures) -> Option<Rows<Duration>> {
         measures.times().into_iter().filter_map(|(name, times)| Some((name, times?))).collect();
     let all =
         measured.iter().flat_map(|(_, times)| [times.p50, times.p99]).map(|seconds| seconds.max(SHORTEST_S));
-    let shortest = all.clone().min_by(f64::total_cmp)?.log10().floor();
-    let longest = all.max_by(f64::total_cmp)?.log10().ceil().max(shortest + 1.0);
-    let place = |seconds: f64| across((seconds.max(SHORTEST_S).log10() - shortest) / (longest - shortest));
+    let (least, most) = (all.clone().min_by(f64::total_cmp)?, all.max_by(f64::total_cmp)?);
+    let first = TIMES.iter().rposition(|(seconds, _)| *seconds <= least).unwrap_or(0).min(TIMES.len() - 2);
+    let last =
+        TIMES.iter().position(|(seconds, _)| *seconds >= most).unwrap_or(TIMES.len() - 1).max(first + 1);
+    let (shortest, longest) = (TIMES[first].0.ln(), TIMES[last].0.ln());
+    let place = |seconds: f64| {
+        let share = (seconds.max(SHORTEST_S).ln() - shortest) / (longest - shortest);
+        across(share.clamp(0.0, 1.0))
+    };
     let rows = measured.iter().enumerate().map(|(index, (name, times))| {
         let Times { p50, p90, p95, p99, .. } = *times;
         let named =
@@ -168,11 +174,8 @@ pub fn times(measures: &Measures) -> Option<Rows<Duration>> {
     });
     let rows: Vec<_> = rows.collect();
     let bottom = TOP + ROW * rows.len() as f64;
-    // Whole powers of ten, not more than the axis has room for.
-    let step = ((longest - shortest) / 6.0).ceil().max(1.0);
-    let ticks = std::iter::successors(Some(shortest), |power| Some(power + step));
-    let ticks = ticks.take_while(|power| *power <= longest + 0.5);
-    let ticks = ticks.map(|power| (place(10f64.powf(power)), axis_time(10f64.powf(power)))).collect();
+    let ticks =
+        TIMES[first..=last].iter().map(|(seconds, words)| (place(*seconds), (*words).to_owned())).collect();
     Some(Rows { height: bottom + 30.0, bottom, ticks, rows, left_out: 0 })
 }
 
@@ -185,11 +188,6 @@ pub fn time_name(name: &str) -> String {
         other => other,
     }
     .to_owned()
-}
-
-/// A power of ten of seconds.
-fn axis_time(seconds: f64) -> String {
-    if seconds < 1.0 { format!("{} ms", (seconds * 1_000.0).round()) } else { format!("{seconds} s") }
 }
 
 /// Where a share of the axis lies.
@@ -215,3 +213,35 @@ const ROW: f64 = 30.0;
 const MAX_ROWS: usize = 21;
 /// What is shorter stands at the axis' begin.
 const SHORTEST_S: f64 = 0.001;
+/// What an axis of times may say: seconds, and their words. What is longer stands at its end.
+const TIMES: [(f64, &str); 11] = [
+    (0.001, "1 ms"),
+    (0.01, "10 ms"),
+    (0.1, "0.1 s"),
+    (1.0, "1 s"),
+    (10.0, "10 s"),
+    (60.0, "1 min"),
+    (600.0, "10 min"),
+    (3_600.0, "1 h"),
+    (86_400.0, "1 d"),
+    (864_000.0, "10 d"),
+    (8_640_000.0, "100 d"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Judged;
+    use super::*;
+
+    #[test]
+    fn times_of_any_length_lie_on_the_axis() {
+        for (shortest, longest) in [(0.0, 0.0), (1e-9, 1e12), (1e12, 1e12), (1.0, 1.0), (0.5, 90_000.0)] {
+            let judged = [shortest, longest]
+                .map(|seconds| Judged { seconds_to_close: Some(seconds), ..Judged::default() });
+            let chart = times(&Measures::of(&judged)).unwrap();
+            let marks = chart.rows[0].marks.iter().map(|(at, _)| *at);
+            let all: Vec<_> = chart.ticks.iter().map(|(at, _)| *at).chain(marks).collect();
+            assert!(chart.ticks.len() >= 2 && all.iter().all(|at| (LEFT..=RIGHT).contains(at)), "{all:?}");
+        }
+    }
+}
