@@ -5,6 +5,7 @@ pub mod check;
 mod close;
 mod deliveries;
 mod demo;
+mod eval;
 mod gaps;
 mod metrics;
 mod model;
@@ -58,6 +59,8 @@ enum Verb {
     Close(close::Args),
     /// Measure the verdicts by what analysts decided: as a table, JSON, CSV, Prometheus or HTML.
     Metrics(metrics::Args),
+    /// Measure the judge on alerts whose labels are known.
+    Eval(eval::Args),
     /// List deliveries, and try dead ones again.
     Deliveries(deliveries::Args),
     /// List windows that were given up, and why.
@@ -162,6 +165,7 @@ pub fn main() -> ExitCode {
         Verb::Alerts(args) => alerts::run(args),
         Verb::Close(args) => close::run(args),
         Verb::Metrics(args) => metrics::run(args),
+        Verb::Eval(args) => eval::run(args),
         Verb::Deliveries(args) => deliveries::run(args),
         Verb::Gaps(args) => gaps::run(args),
         Verb::Status(args) => status::run(args),

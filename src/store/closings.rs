@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::{history, measured};
 use super::rules::milliseconds;
+use super::{history, measured};
 use crate::clock::Timestamp;
 use crate::closing::{Closing, Decision, Label};
 use crate::text::escape_within;
@@ -335,9 +335,13 @@ pub(super) mod tests {
         let end = later.window.end.as_second();
         later.window = crate::clock::Window::from_seconds(end + 60, end + 120).unwrap();
         let (tp, fp, dup) = (Label::TruePositive, Label::FalsePositive, Label::Duplicate);
-        for (id, label, analyst) in
-            [("aaaa0", tp, "ann"), ("aaaa0", fp, "bob"), ("aaaa0", fp, "cid"), ("aaaa1", fp, "bob"), ("aaaa1", dup, "ann")]
-        {
+        for (id, label, analyst) in [
+            ("aaaa0", tp, "ann"),
+            ("aaaa0", fp, "bob"),
+            ("aaaa0", fp, "cid"),
+            ("aaaa1", fp, "bob"),
+            ("aaaa1", dup, "ann"),
+        ] {
             with(&mut store, |tx| close(tx, &decision(id, label, analyst, None), now()));
         }
         let decided = |store: &Connection| {

@@ -10,6 +10,7 @@ pub mod reader;
 
 pub mod field;
 pub mod history;
+pub mod judge;
 pub mod notes;
 pub mod observable;
 pub mod opinion;

@@ -177,6 +177,11 @@ fn identities(alert: &Alert) -> usize {
     seen.len()
 }
 
+/// The false-positive score of an alert without notes and without a model, 0-100.
+pub fn by_formula(alert: &Alert) -> u8 {
+    Evidence::of(alert, Judgement::Silent).score(Opinion::default()).false_positive
+}
+
 const MAX_VOLUME: u8 = 5;
 const MAX_SPREAD: u8 = 4;
 

@@ -85,7 +85,7 @@ impl Desk {
 
 fn alert(index: usize, id: &str, now_s: i64) -> Alert {
     let object = |value: Value| value.as_object().unwrap().clone();
-    let is_web = index % 2 == 0;
+    let is_web = index.is_multiple_of(2);
     let (rule, group) = if is_web { ("sweep", "web") } else { ("guess", "ssh") };
     let window = Window::from_seconds(now_s - 400 - index as i64, now_s - 100 - index as i64).unwrap();
     Alert {
@@ -102,7 +102,7 @@ fn alert(index: usize, id: &str, now_s: i64) -> Alert {
 fn verdict(index: usize) -> Value {
     json!({
         "title": "t", "summary": "s", "severity": "High", "confidence": 50, "risk_score": 60, "explanation": "e",
-        "false_positive_score": if index % 2 == 0 { 80 } else { 10 }, "mitigations": [], "affected_entities": [],
+        "false_positive_score": if index.is_multiple_of(2) { 80 } else { 10 }, "mitigations": [], "affected_entities": [],
         "recommended_action": "r",
         "cost": { "model": "tiny", "model_sha256": "00", "seconds_to_verdict": 1.5 },
     })

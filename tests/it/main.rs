@@ -10,6 +10,7 @@ mod close;
 mod delivery;
 mod demo;
 mod detection;
+mod eval;
 mod model;
 mod pipeline;
 mod receiver;

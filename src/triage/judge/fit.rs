@@ -1,0 +1,170 @@
+//! Logistic regression with what the site's few labels need: a starting point that weights are drawn to, a weight for
+//! each example, sparse features. The optimizer is argmin's L-BFGS.
+
+use argmin::core::{CostFunction, Error, Executor, Gradient, State as _};
+use argmin::solver::linesearch::MoreThuenteLineSearch;
+use argmin::solver::quasinewton::LBFGS;
+
+/// Features that are not 0: their numbers, and how much of each.
+pub type Sparse = Vec<(u32, f32)>;
+
+/// One example.
+pub struct Example<'a> {
+    pub features: &'a [(u32, f32)],
+    /// Log-odds that were there before anything was learned.
+    pub offset: f64,
+    pub is_threat: bool,
+    /// 0-1; how much it counts.
+    pub weight: f64,
+}
+
+/// Weights of `width` features, with the intercept as the last: `[width + 1]`. Minimises the weighted logistic loss plus
+/// `decay`/2 times the squared weights; the intercept is drawn to 0 by a tenth of that. Deterministic.
+///
+/// Without examples all are 0. A line search that finds nothing better ends the search, with the best weights so far.
+pub fn fit(examples: &[Example<'_>], width: usize, decay: f64) -> Vec<f64> {
+    let start = vec![0.0; width + 1];
+    if examples.is_empty() {
+        return start;
+    }
+    let problem = Problem { examples, decay };
+    let linesearch = MoreThuenteLineSearch::new();
+    let found = LBFGS::new(linesearch, MEMORY)
+        .with_tolerance_grad(1e-4)
+        .and_then(|solver| solver.with_tolerance_cost(1e-7))
+        .and_then(|solver| {
+            Executor::new(problem, solver)
+                .configure(|state| state.param(start.clone()).max_iters(MAX_STEPS))
+                .ctrlc(false)
+                .run()
+        });
+    match found {
+        Ok(found) => found.state().get_best_param().cloned().unwrap_or(start),
+        Err(error) => {
+            tracing::debug!(%error, "the judge's weights could not be found");
+            start
+        }
+    }
+}
+
+struct Problem<'a> {
+    examples: &'a [Example<'a>],
+    decay: f64,
+}
+
+impl Problem<'_> {
+    fn decay_of(&self, index: usize, last: usize) -> f64 {
+        if index == last { self.decay / 10.0 } else { self.decay }
+    }
+}
+
+impl CostFunction for Problem<'_> {
+    type Param = Vec<f64>;
+    type Output = f64;
+
+    fn cost(&self, weights: &Vec<f64>) -> Result<f64, Error> {
+        let last = weights.len() - 1;
+        let loss: f64 = self
+            .examples
+            .iter()
+            .map(|example| {
+                let odds = example.offset + dot(weights, example.features);
+                let against = if example.is_threat { -odds } else { odds };
+                // ln(1 + e^x), without overflow.
+                example.weight * (against.max(0.0) + (-against.abs()).exp().ln_1p())
+            })
+            .sum();
+        let size: f64 = weights
+            .iter()
+            .enumerate()
+            .map(|(index, weight)| self.decay_of(index, last) * weight * weight)
+            .sum();
+        Ok(loss + size / 2.0)
+    }
+}
+
+impl Gradient for Problem<'_> {
+    type Param = Vec<f64>;
+    type Gradient = Vec<f64>;
+
+    fn gradient(&self, weights: &Vec<f64>) -> Result<Vec<f64>, Error> {
+        let last = weights.len() - 1;
+        let mut gradient: Vec<f64> =
+            weights.iter().enumerate().map(|(index, weight)| self.decay_of(index, last) * weight).collect();
+        for example in self.examples {
+            let probability = probability(example.offset + dot(weights, example.features));
+            let wrong = example.weight * (probability - f64::from(u8::from(example.is_threat)));
+            for (index, amount) in example.features {
+                gradient[*index as usize] += wrong * f64::from(*amount);
+            }
+            gradient[last] += wrong;
+        }
+        Ok(gradient)
+    }
+}
+
+/// With the intercept, which is the last of `weights`.
+pub fn dot(weights: &[f64], features: &[(u32, f32)]) -> f64 {
+    let intercept = weights.last().copied().unwrap_or_default();
+    features.iter().fold(intercept, |sum, (index, amount)| {
+        sum + weights.get(*index as usize).copied().unwrap_or_default() * f64::from(*amount)
+    })
+}
+
+/// Of log-odds.
+pub fn probability(odds: f64) -> f64 {
+    1.0 / (1.0 + (-odds).exp())
+}
+
+/// Log-odds of a probability; at most [`MOST_ODDS`] either way.
+pub fn odds(probability: f64) -> f64 {
+    (probability / (1.0 - probability)).ln().clamp(-MOST_ODDS, MOST_ODDS)
+}
+
+pub const MOST_ODDS: f64 = 12.0;
+const MEMORY: usize = 7;
+const MAX_STEPS: u64 = 150;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// scikit-learn 1.9.1: `LogisticRegression(C=2.0, fit_intercept=False).fit(X, y, sample_weight=[1, 1, .5, 1])`
+    /// with X = [[1, 0], [0.5, 1], [0, 1], [1, 1]] beside a column of 1/√0.1 for an intercept that decays by a tenth.
+    #[test]
+    fn weights_are_those_of_scikit_learn() {
+        let features: [Sparse; 4] =
+            [vec![(0, 1.0)], vec![(0, 0.5), (1, 1.0)], vec![(1, 1.0)], vec![(0, 1.0), (1, 1.0)]];
+        let labels = [true, false, false, true];
+        let weights = [1.0, 1.0, 0.5, 1.0];
+        let examples: Vec<_> = (0..4)
+            .map(|n| Example {
+                features: &features[n],
+                offset: 0.0,
+                is_threat: labels[n],
+                weight: weights[n],
+            })
+            .collect();
+        let found = fit(&examples, 2, 0.5);
+        for (found, expected) in found.iter().zip([0.876_865, -0.552_643, 0.068_784]) {
+            assert!((found - expected).abs() < 2e-3, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn nothing_learned_leaves_the_offset_alone() {
+        let found = fit(&[], 3, 0.01);
+        assert_eq!(found, [0.0; 4]);
+        assert!((probability(odds(0.3) + dot(&found, &[(1, 5.0)])) - 0.3).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_offset_that_is_right_leaves_little_to_learn() {
+        let features: Sparse = vec![(0, 1.0)];
+        let of = |offset| {
+            let examples = [Example { features: &features, offset, is_threat: true, weight: 1.0 }];
+            fit(&examples, 1, 0.1)[0]
+        };
+        assert!(of(6.0) < 0.1 * of(0.0));
+    }
+}

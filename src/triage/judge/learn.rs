@@ -1,0 +1,210 @@
+//! From closings to a [`Judge`].
+//!
+//! 1. Words, numbers and the hidden state are weighed by logistic regression, which starts from the formula's odds: with few
+//!    closings it stays near them.
+//! 2. Text of the rows is weighed after that, on what the first left to explain, and only what speaks for a threat is kept: an
+//!    attacker can write what he likes and lowers nothing.
+//! 3. Probabilities are calibrated (Platt) on odds that each example was given by a judge that had not seen it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest as _, Sha256};
+
+use super::features::{Features, NUMBERS};
+use super::fit::{self, Sparse};
+use super::{Judge, Scale};
+
+/// A closed alert.
+#[derive(Clone, Debug)]
+pub struct Lesson {
+    pub features: Features,
+    pub is_threat: bool,
+    /// 0-1; less than 1 where the closing is in doubt.
+    pub weight: f64,
+}
+
+/// Which of what is known is used; all, but where the worth of each part is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    pub words: bool,
+    pub text: bool,
+    pub numbers: bool,
+    pub hidden: bool,
+}
+
+impl Parts {
+    pub const ALL: Self = Self { words: true, text: true, numbers: true, hidden: true };
+}
+
+/// Learns from `lessons`, of which the last [`MAX_LESSONS`] count, in their order. [`Judge::prior`] where there are not yet
+/// both a threat and a benign one. Deterministic.
+pub fn learn(lessons: &[&Lesson], parts: Parts) -> Judge {
+    let lessons = &lessons[lessons.len().saturating_sub(MAX_LESSONS)..];
+    let threats = lessons.iter().filter(|lesson| lesson.is_threat).count();
+    if threats == 0 || threats == lessons.len() {
+        return Judge::prior();
+    }
+    let mut judge = weigh(lessons, parts);
+    judge.learned = (threats, lessons.len() - threats);
+    if threats.min(lessons.len() - threats) >= FOLDS {
+        judge.calibration = Some(calibrate(lessons, parts));
+    }
+    judge.version = version(&judge);
+    judge
+}
+
+fn weigh(lessons: &[&Lesson], parts: Parts) -> Judge {
+    let mut judge = Judge::prior();
+    if parts.words {
+        judge.words = vocabulary(lessons);
+    }
+    if parts.numbers {
+        judge.numbers = scales(lessons, NUMBERS.len(), |features| &features.numbers);
+    }
+    if parts.hidden {
+        let width = lessons.iter().map(|lesson| lesson.features.hidden.len()).max().unwrap_or_default();
+        judge.hidden = scales(lessons, width, |features| &features.hidden);
+    }
+    let sparse: Vec<Sparse> = lessons.iter().map(|lesson| judge.sparse(&lesson.features)).collect();
+    let examples: Vec<_> = lessons
+        .iter()
+        .zip(&sparse)
+        .map(|(lesson, sparse)| fit::Example {
+            features: sparse,
+            offset: lesson.features.prior,
+            is_threat: lesson.is_threat,
+            weight: lesson.weight,
+        })
+        .collect();
+    let width = judge.words.len() + judge.numbers.len() + judge.hidden.len();
+    judge.weights = fit::fit(&examples, width, DECAY);
+    if parts.text {
+        judge.text = weigh_text(&judge, lessons, &sparse);
+    }
+    judge
+}
+
+/// Words that were in at least two threats, with the weight that is left for them to explain; positive ones only.
+fn weigh_text(judge: &Judge, lessons: &[&Lesson], sparse: &[Sparse]) -> BTreeMap<String, f64> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for word in lessons.iter().filter(|lesson| lesson.is_threat).flat_map(|lesson| &lesson.features.text) {
+        *counts.entry(word).or_default() += 1;
+    }
+    counts.retain(|_, count| *count >= 2);
+    let mut words: Vec<&str> = counts.into_keys().collect();
+    let mut found = Vec::new();
+    // What is negative is left out and the rest weighed again, since their weights depend on one another.
+    for _ in 0..2 {
+        let places: BTreeMap<&str, u32> = words.iter().copied().zip(0..).collect();
+        let rows: Vec<Sparse> = lessons
+            .iter()
+            .map(|lesson| {
+                let known = lesson.features.text.iter().filter_map(|word| places.get(word.as_str()));
+                known.map(|place| (*place, 1.0)).collect()
+            })
+            .collect();
+        let examples: Vec<_> = lessons
+            .iter()
+            .zip(sparse)
+            .zip(&rows)
+            .map(|((lesson, sparse), row)| fit::Example {
+                features: row,
+                offset: judge.odds(&lesson.features, sparse),
+                is_threat: lesson.is_threat,
+                weight: lesson.weight,
+            })
+            .collect();
+        let weights = fit::fit(&examples, words.len(), TEXT_DECAY);
+        found = words.iter().copied().zip(weights).filter(|(_, weight)| *weight > LEAST_TEXT).collect();
+        words = found.iter().map(|(word, _)| *word).collect();
+    }
+    found.into_iter().map(|(word, weight)| (word.to_owned(), weight)).collect()
+}
+
+/// Slope and intercept, drawn to 1 and 0.
+fn calibrate(lessons: &[&Lesson], parts: Parts) -> (f64, f64) {
+    let mut odds: Vec<(Sparse, f64)> = Vec::new();
+    let mut order: Vec<usize> = Vec::new();
+    for fold in 0..FOLDS {
+        // By threats and benign ones in turn, so that every fold has both.
+        let (mut threats, mut benign) = (0, 0);
+        let held: Vec<bool> = lessons
+            .iter()
+            .map(|lesson| {
+                let count = if lesson.is_threat { &mut threats } else { &mut benign };
+                *count += 1;
+                *count % FOLDS == fold
+            })
+            .collect();
+        let seen: Vec<&Lesson> =
+            lessons.iter().zip(&held).filter(|(_, held)| !**held).map(|(lesson, _)| *lesson).collect();
+        let judge = weigh(&seen, parts);
+        for (index, lesson) in lessons.iter().enumerate().filter(|(index, _)| held[*index]) {
+            let sparse = judge.sparse(&lesson.features);
+            let text: f64 = judge.text_weights(&lesson.features).map(|(_, weight)| weight).sum();
+            let given = judge.odds(&lesson.features, &sparse) + text.min(super::MAX_TEXT_ODDS);
+            odds.push((vec![(0, (given / ODDS_SCALE) as f32)], given));
+            order.push(index);
+        }
+    }
+    let examples: Vec<_> = odds
+        .iter()
+        .zip(&order)
+        .map(|((feature, given), index)| fit::Example {
+            features: feature,
+            offset: *given,
+            is_threat: lessons[*index].is_threat,
+            weight: lessons[*index].weight,
+        })
+        .collect();
+    let found = fit::fit(&examples, 1, CALIBRATION_DECAY);
+    ((1.0 + found[0] / ODDS_SCALE).max(0.1), found[1])
+}
+
+/// Places, and `1 + ln((1 + lessons) / (1 + lessons with it))`: what is rare counts more.
+fn vocabulary(lessons: &[&Lesson]) -> BTreeMap<String, (u32, f32)> {
+    let all: BTreeSet<&str> =
+        lessons.iter().flat_map(|lesson| &lesson.features.words).map(String::as_str).collect();
+    let mut counts: BTreeMap<&str, u32> = all.into_iter().map(|word| (word, 0)).collect();
+    for word in lessons.iter().flat_map(|lesson| &lesson.features.words) {
+        if let Some(count) = counts.get_mut(word.as_str()) {
+            *count += 1;
+        }
+    }
+    let lessons = 1.0 + lessons.len() as f32;
+    let rarity = |count: u32| 1.0 + (lessons / (1.0 + count as f32)).ln();
+    counts
+        .into_iter()
+        .zip(0..)
+        .map(|((word, count), place)| (word.to_owned(), (place, rarity(count))))
+        .collect()
+}
+
+fn scales(lessons: &[&Lesson], width: usize, of: fn(&Features) -> &Vec<f32>) -> Vec<Scale> {
+    let values: Vec<&Vec<f32>> =
+        lessons.iter().map(|lesson| of(&lesson.features)).filter(|values| values.len() == width).collect();
+    let count = values.len().max(1) as f32;
+    (0..width)
+        .map(|place| {
+            let mean = values.iter().map(|values| values[place]).sum::<f32>() / count;
+            let variance = values.iter().map(|values| (values[place] - mean).powi(2)).sum::<f32>() / count;
+            Scale(mean, variance.sqrt().max(1e-4))
+        })
+        .collect()
+}
+
+/// 12 hexadecimal digits of what was learned.
+fn version(judge: &Judge) -> String {
+    let text = serde_json::to_vec(judge).unwrap_or_default();
+    Sha256::digest(text)[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub const MAX_LESSONS: usize = 4_000;
+const FOLDS: usize = 5;
+/// Chosen on four networks of the AIT alert data, each judged by what was learned on the others.
+const DECAY: f64 = 0.01;
+const TEXT_DECAY: f64 = 0.5;
+const LEAST_TEXT: f64 = 0.02;
+const CALIBRATION_DECAY: f64 = 1.0;
+/// Odds are small numbers for the optimizer.
+const ODDS_SCALE: f64 = 4.0;

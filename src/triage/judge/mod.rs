@@ -1,0 +1,208 @@
+//! The judge: a probability that an alert is a threat, from what is known of it ([`features`]) and from what this site's
+//! analysts decided before ([`learn`]). It is a small linear model on purpose: it learns from few closings, in
+//! milliseconds, says why, and never leaves the site.
+//!
+//! Before anything is learned it is the formula of [`score`](super::score), and says `uncalibrated`.
+
+pub mod features;
+mod fit;
+pub mod labelled;
+pub mod learn;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use features::Features;
+use features::NUMBERS;
+use fit::Sparse;
+
+/// What was learned. Serialized as JSON with [`Judge::to_text`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judge {
+    /// `prior`, or a hash of what was learned.
+    pub version: String,
+    /// How many closings it learned from: threats and benign ones.
+    pub learned: (usize, usize),
+    /// Words with their place among the features and their weight by rarity.
+    words: BTreeMap<String, (u32, f32)>,
+    /// The same for [`Features::text`].
+    text: BTreeMap<String, f64>,
+    numbers: Vec<Scale>,
+    hidden: Vec<Scale>,
+    /// Of words, then numbers, then the hidden state, then the intercept.
+    weights: Vec<f64>,
+    /// Slope and intercept that make probabilities of log-odds (Platt).
+    calibration: Option<(f64, f64)>,
+}
+
+/// Mean and deviation of a number among what was learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Scale(f32, f32);
+
+/// What the judge says of one alert.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// The judge's version.
+    pub judge: String,
+    /// That it is a threat, 0-1.
+    pub probability: f64,
+    /// Whether the probability was held against this site's closings.
+    pub calibrated: bool,
+    pub disposition: Disposition,
+    /// How much more probable the text of the rows made it, 0-1; it can make nothing less probable.
+    pub text_gap: f64,
+    /// What counted most, at most [`MAX_WHY`].
+    pub why: Vec<Reason>,
+}
+
+/// What the judge makes of the probability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disposition {
+    TruePositive,
+    FalsePositive,
+    /// Between the two, see [`UNDECIDED`].
+    Undecided,
+    /// The evidence is not there. Never taken for benign.
+    NotEvaluable,
+}
+
+/// A feature, and how many log-odds it moved towards a threat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    pub feature: String,
+    pub weight: f64,
+}
+
+impl Judge {
+    /// Has learned nothing.
+    pub fn prior() -> Self {
+        Self {
+            version: "prior".to_owned(),
+            learned: (0, 0),
+            words: BTreeMap::new(),
+            text: BTreeMap::new(),
+            numbers: Vec::new(),
+            hidden: Vec::new(),
+            weights: vec![0.0],
+            calibration: None,
+        }
+    }
+
+    pub fn judge(&self, features: &Features) -> Judgement {
+        let sparse = self.sparse(features);
+        let plain = self.odds(features, &sparse);
+        let text: Vec<(&str, f64)> = self.text_weights(features).collect();
+        let with = plain + text.iter().map(|(_, weight)| weight).sum::<f64>().min(MAX_TEXT_ODDS);
+        let (without, probability) = (self.probability(plain), self.probability(with));
+        Judgement {
+            judge: self.version.clone(),
+            probability,
+            calibrated: self.calibration.is_some(),
+            disposition: Disposition::of(probability, features.is_empty),
+            text_gap: probability - without,
+            why: self.why(features, &sparse, &text),
+        }
+    }
+
+    /// Without the text.
+    fn odds(&self, features: &Features, sparse: &Sparse) -> f64 {
+        features.prior + fit::dot(&self.weights, sparse)
+    }
+
+    fn probability(&self, odds: f64) -> f64 {
+        let (slope, intercept) = self.calibration.unwrap_or((1.0, 0.0));
+        fit::probability((slope * odds + intercept).clamp(-fit::MOST_ODDS, fit::MOST_ODDS))
+    }
+
+    /// Words by their rarity, of length 1 together; numbers and hidden state by their deviation from the mean.
+    fn sparse(&self, features: &Features) -> Sparse {
+        let mut sparse: Sparse =
+            features.words.iter().filter_map(|word| self.words.get(word).copied()).collect();
+        let length = sparse.iter().map(|(_, amount)| amount * amount).sum::<f32>().sqrt();
+        sparse.iter_mut().for_each(|(_, amount)| *amount /= length.max(f32::MIN_POSITIVE));
+        let mut place = self.words.len() as u32;
+        let whole = |values: &[f32], scales: &[Scale]| values.len() == scales.len();
+        for (values, scales, share) in [
+            (&features.numbers, &self.numbers, NUMBERS_SHARE),
+            (&features.hidden, &self.hidden, HIDDEN_SHARE / (self.hidden.len() as f32).sqrt()),
+        ] {
+            if whole(values, scales) {
+                let of = |(value, scale): (&f32, &Scale)| {
+                    share * ((value - scale.0) / scale.1).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
+                };
+                let amounts = values.iter().zip(scales).map(of);
+                sparse.extend((place..).zip(amounts).filter(|(_, amount)| amount.is_finite()));
+            }
+            place += scales.len() as u32;
+        }
+        sparse
+    }
+
+    fn text_weights<'a>(&self, features: &'a Features) -> impl Iterator<Item = (&'a str, f64)> {
+        features.text.iter().filter_map(|word| Some((word.as_str(), *self.text.get(word)?)))
+    }
+
+    fn why(&self, features: &Features, sparse: &Sparse, text: &[(&str, f64)]) -> Vec<Reason> {
+        let mut names: Vec<String> = self.words.keys().cloned().collect();
+        for (word, (place, _)) in &self.words {
+            names[*place as usize].clone_from(word);
+        }
+        names.extend(self.numbers.iter().zip(NUMBERS).map(|(_, name)| name.to_owned()));
+        let mut hidden = 0.0;
+        let mut why = vec![Reason {
+            feature: "the rule's level and the notes (formula)".to_owned(),
+            weight: features.prior,
+        }];
+        for (place, amount) in sparse {
+            let weight = self.weights[*place as usize] * f64::from(*amount);
+            match names.get(*place as usize) {
+                Some(name) => why.push(Reason { feature: name.clone(), weight }),
+                None => hidden += weight,
+            }
+        }
+        why.push(Reason { feature: "what the model reads in it".to_owned(), weight: hidden });
+        why.extend(
+            text.iter().map(|(word, weight)| Reason { feature: format!("text: {word}"), weight: *weight }),
+        );
+        why.retain(|reason| reason.weight.abs() >= LEAST_WEIGHT);
+        why.sort_by(|one, other| other.weight.abs().total_cmp(&one.weight.abs()));
+        why.truncate(MAX_WHY);
+        why
+    }
+}
+
+impl Disposition {
+    fn of(probability: f64, is_empty: bool) -> Self {
+        match probability {
+            _ if is_empty => Self::NotEvaluable,
+            p if p >= UNDECIDED.1 => Self::TruePositive,
+            p if p < UNDECIDED.0 => Self::FalsePositive,
+            _ => Self::Undecided,
+        }
+    }
+
+    /// What counts when it is measured.
+    pub fn is_threat(self) -> Option<bool> {
+        match self {
+            Self::TruePositive => Some(true),
+            Self::FalsePositive => Some(false),
+            Self::Undecided | Self::NotEvaluable => None,
+        }
+    }
+}
+
+/// Probabilities from the first on and below the second are not decided.
+pub const UNDECIDED: (f64, f64) = (0.35, 0.65);
+pub const MAX_WHY: usize = 8;
+/// Log-odds.
+const LEAST_WEIGHT: f64 = 0.05;
+/// The most that text may add, in log-odds.
+const MAX_TEXT_ODDS: f64 = 4.0;
+const NUMBERS_SHARE: f32 = 0.3;
+const HIDDEN_SHARE: f32 = 0.5;
+const MOST_DEVIATIONS: f32 = 4.0;
+
+#[cfg(test)]
+mod tests;
