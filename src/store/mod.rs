@@ -377,7 +377,7 @@ mod tests {
         let (dir, store) = store();
         let path = dir.path().join("test.db");
         let age = |store: &Store| {
-            let older = "DROP TABLE closings; PRAGMA user_version = 3";
+            let older = "DROP TABLE closings; PRAGMA user_version = 4";
             store.read_here(|connection| connection.execute_batch(older)).unwrap();
         };
         age(&store);
