@@ -17,7 +17,7 @@ pub use features::Features;
 use features::NUMBERS;
 use fit::Sparse;
 
-/// What was learned. Serialized as JSON with [`Judge::to_text`].
+/// What was learned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
     /// `prior`, or a hash of what was learned.
