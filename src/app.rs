@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,11 +15,13 @@ use crate::clock::{Clock, Timestamp, Window};
 use crate::config::Runner;
 use crate::detector::{Found, Search, SearchError, Source, TriagePolicy, Watch, schedule};
 use crate::http::Http;
+use crate::learning;
 use crate::models::Registry;
 use crate::pipeline::{Pipeline, Reading};
 use crate::rule::load::{Broken, RuleSet};
 use crate::rule::template::{self, Query};
 use crate::store::{Access, Store, history, rules};
+use crate::triage::judge::Judge;
 use crate::triage::provider::{ProviderError, local::Local};
 use crate::triage::{self, Triager};
 use crate::webhook::delivery::{self, Delivery, Print};
@@ -45,6 +48,7 @@ pub struct App {
     clock: Clock,
     detectors: Vec<(Duration, Vec<Arc<Search>>)>,
     pipeline: Pipeline,
+    judge: watch::Sender<Arc<Judge>>,
     delivery: Delivery,
 }
 
@@ -107,8 +111,14 @@ impl App {
             webhooks.insert(name.clone(), built);
         }
         let http = Http::new(webhooks.values().filter_map(|webhook| webhook.destination()))?;
+        let (judge, problem) = learning::current(&store)?;
+        if let Some(problem) = problem {
+            tracing::error!(problem, "the judge is not in use");
+        }
+        let judge = watch::Sender::new(Arc::new(judge));
         let reading = runner.triage.as_ref().map(|config| Reading {
             triager: triager(config, &runner.path),
+            judge: judge.subscribe(),
             limit: TRIAGE_LIMIT,
             batch: config.batch,
             queue: config.queue,
@@ -119,7 +129,7 @@ impl App {
         // The first write: a store that is read-only or on a full disk is found out here.
         let written = store.write(move |tx| rules::set_broken(tx, &broken)).await;
         written.with_context(|| format!("`{}` cannot be written to", store.path().display()))?;
-        Ok(Self { store, clock, detectors, pipeline, delivery })
+        Ok(Self { store, clock, detectors, pipeline, judge, delivery })
     }
 
     pub fn store(&self) -> &Store {
@@ -138,6 +148,10 @@ impl App {
             tasks.spawn(schedule);
         }
         tasks.spawn(count_older(self.store.clone(), shutdown.clone()));
+        if self.pipeline.reading.is_some() {
+            let learning = learning::run(self.store.clone(), self.clock, self.judge, shutdown.clone());
+            tasks.spawn(learning);
+        }
         tasks.spawn(self.pipeline.run(shutdown.clone()));
         tasks.spawn(self.delivery.run(shutdown.clone()));
         shutdown.cancelled().await;

@@ -12,6 +12,7 @@ pub mod rule;
 
 pub mod datasource;
 pub mod detector;
+pub mod learning;
 pub mod measure;
 pub mod models;
 pub mod store;

@@ -18,14 +18,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::alert::Alert;
 use crate::clock::Clock;
 use crate::store::queue::{self, Judging, Room, Work};
-use crate::store::{Store, StoreError};
-use crate::triage::{Deliver, Step, Triage, TriageError, Triager, Verdict};
+use crate::store::{Store, StoreError, history};
+use crate::triage::history::History;
+use crate::triage::judge::Judge;
+use crate::triage::{Deliver, Judged, Known, Step, Triage, TriageError, Triager, Verdict};
 
 /// Takes waiting alerts to triage.
 pub struct Pipeline {
@@ -38,6 +41,8 @@ pub struct Pipeline {
 /// How alerts are read.
 pub struct Reading {
     pub triager: Triager,
+    /// The judge of the moment; a new one comes with what is learned.
+    pub judge: watch::Receiver<Arc<Judge>>,
     /// For one step of one alert, prompt to last token.
     pub limit: Duration,
     /// Alerts that are at one step at the same time.
@@ -140,20 +145,18 @@ impl Worker {
 
     async fn read(&self, alert: &Arc<Alert>, verdict: Option<Box<Verdict>>) -> Outcome {
         let Reading { triager, limit, .. } = &self.reading;
-        let result = match verdict.clone() {
-            None => triager.judge(alert, *limit).await,
-            Some(verdict) => triager.describe(alert, *verdict, *limit).await,
-        };
-        let seconds = self.seconds_since_creation(alert);
-        match (result, verdict) {
-            (Ok(mut judged), None) => {
-                judged.cost.seconds_to_verdict = seconds;
+        let outcome = match verdict.clone() {
+            None => triager.judge(alert, self.known(alert).await, *limit).await.map(|mut judged| {
+                judged.verdict.cost.seconds_to_verdict = self.seconds_since_creation(alert);
                 Outcome::Judged(Box::new(judged))
-            }
-            (Ok(mut described), Some(_)) => {
-                described.cost.seconds_to_prose = seconds;
+            }),
+            Some(verdict) => triager.describe(alert, *verdict, *limit).await.map(|mut described| {
+                described.cost.seconds_to_prose = self.seconds_since_creation(alert);
                 Outcome::Settled(Triage::Done { verdict: Box::new(described) })
-            }
+            }),
+        };
+        match (outcome, verdict) {
+            (Ok(outcome), _) => outcome,
             // Shutdown, or somebody else's defect: it stays in the queue, which counts the attempt.
             (Err(error @ (TriageError::Cancelled | TriageError::ShutDown | TriageError::Died { .. })), _) => {
                 tracing::warn!(alert = alert.id, %error, "triage broke off");
@@ -165,11 +168,22 @@ impl Worker {
             }
             (Err(error), Some(mut verdict)) => {
                 tracing::warn!(alert = alert.id, rule = alert.rule_id(), %error, "no prose");
-                verdict.cost.seconds_to_prose = seconds;
+                verdict.cost.seconds_to_prose = self.seconds_since_creation(alert);
                 let verdict = Box::new(verdict.without_prose(&error.to_string()));
                 Outcome::Settled(Triage::Done { verdict })
             }
         }
+    }
+
+    /// What the site knows of an alert now. A history that cannot be read holds up no verdict.
+    async fn known(&self, alert: &Arc<Alert>) -> Known {
+        let subject = Arc::clone(alert);
+        let history = self.store.read(move |connection| history::look_up(connection, &subject)).await;
+        let history = history.unwrap_or_else(|error| {
+            tracing::error!(alert = alert.id, %error, "judged without its history, which cannot be read");
+            History::default()
+        });
+        Known { history, judge: Arc::clone(&self.reading.judge.borrow()) }
     }
 
     /// The alert's time is the clock's, which tests move.
@@ -183,7 +197,7 @@ impl Worker {
             Judging { deliver: self.reading.deliver == Deliver::Verdict, capacity: self.reading.queue };
         self.store
             .write(move |tx| match outcome {
-                Outcome::Judged(verdict) => queue::judge(tx, &id, *verdict, judging, now),
+                Outcome::Judged(judged) => queue::judge(tx, &id, *judged, judging, now),
                 Outcome::Settled(triage) => queue::settle(tx, &id, &triage, now),
                 Outcome::Again => Ok(()),
             })
@@ -203,7 +217,7 @@ impl Worker {
 /// What came of one step.
 #[derive(Clone)]
 enum Outcome {
-    Judged(Box<Verdict>),
+    Judged(Box<Judged>),
     Settled(Triage),
     /// Nothing: it waits for another attempt.
     Again,

@@ -7,7 +7,7 @@ use crate::closing::Closing;
 use crate::store::alerts::{self, Stored};
 use crate::store::{closings, history};
 use crate::text::escape;
-use crate::triage::Triage;
+use crate::triage::{Triage, Verdict};
 use crate::webhook::stdout::{self, Stdout};
 use crate::webhook::{Message, Outgoing, Webhook as _};
 
@@ -51,6 +51,10 @@ pub fn run(args: Args) -> Result<Code, Failure> {
             if let Outgoing::Stdout(text) = block.compose(&message)? {
                 out.write_all(text.as_bytes())?;
             }
+            let judgement = triage.verdict().and_then(|verdict| verdict.judgement.as_ref());
+            for line in judgement.map(|judgement| judgement.reasons()).unwrap_or_default() {
+                writeln!(out, "    {line}")?;
+            }
             let history = store.read_here(|connection| history::look_up(connection, alert))?;
             writeln!(out, "  before it")?;
             for line in history.lines() {
@@ -65,8 +69,7 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     } else if found.is_empty() {
         writeln!(out, "no {}alerts", if args.open { "open " } else { "" })?;
     } else {
-        let header =
-            ["fired at", "level", "rule", "window", "rows", "severity", "false positive", "closed as", "id"];
+        let header = ["fired at", "level", "rule", "window", "rows", "severity", "judged", "closed as", "id"];
         writeln!(out, "{}", table(&header, found.iter().map(row)))?;
     }
     Ok(Code::Good)
@@ -74,12 +77,12 @@ pub fn run(args: Args) -> Result<Code, Failure> {
 
 fn row(stored: &Stored) -> [String; 9] {
     let Stored { alert, triage, closing } = stored;
-    let (severity, false_positive) = match triage {
+    let (severity, judged) = match triage {
         Triage::Skipped => ("-".to_owned(), "-".to_owned()),
         Triage::Pending => ("pending".to_owned(), String::new()),
         Triage::Failed { .. } => ("failed".to_owned(), String::new()),
         Triage::Judged { verdict } | Triage::Done { verdict } => {
-            (format!("{:?}", verdict.severity), format!("{} %", verdict.false_positive_score))
+            (format!("{:?}", verdict.severity), judged(verdict))
         }
     };
     [
@@ -89,10 +92,21 @@ fn row(stored: &Stored) -> [String; 9] {
         format!("{} .. {}", alert.window.start.strftime("%F %T"), alert.window.end.strftime("%T")),
         alert.data.len.to_string(),
         severity,
-        false_positive,
+        judged,
         closing.as_ref().map_or(String::new(), |closing| closing.label.to_string()),
         alert.id.clone(),
     ]
+}
+
+/// What the judge says, or how likely the alert is benign where no judge was asked or a note decided.
+fn judged(verdict: &Verdict) -> String {
+    match &verdict.judgement {
+        Some(judgement) if verdict.note.is_none() => {
+            let mark = if judgement.calibrated { "" } else { " (uncalibrated)" };
+            format!("{}{mark}", judgement.disposition.words())
+        }
+        _ => format!("{} % benign", verdict.false_positive_score),
+    }
 }
 
 /// A closing on one line, below its alert.

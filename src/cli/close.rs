@@ -4,9 +4,8 @@ use std::io::{BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::ArgGroup;
-use tokio::runtime::Runtime;
 
-use super::{Code, Failure, StoreArgs, table};
+use super::{Code, Failure, StoreArgs, runtime, table, user, who, write};
 use crate::clock::{Clock, Timestamp};
 use crate::closing::bursts;
 use crate::closing::import::{Defaults, Import, ImportError};
@@ -68,17 +67,11 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     if args.list {
         return list(&store, args.by.as_deref(), args.limit, args.json, now);
     }
-    let by = match &args.by {
-        Some(name) => Some(name.clone()),
-        None => user(),
-    };
     if let Some(path) = &args.import {
-        let defaults = Defaults { label: args.label, reason: args.reason, analyst: by };
+        let defaults = Defaults { label: args.label, reason: args.reason, analyst: args.by.or_else(user) };
         return import(&store, path, defaults, now);
     }
-    let by =
-        by.ok_or_else(|| Failure::cannot_run("the system user has no name here: say who with `--by NAME`"))?;
-    let by = closing::words(&by, MAX_NAME).map_err(|wrong| Failure::cannot_run(format!("--by: {wrong}")))?;
+    let by = who(args.by)?;
     if let Some(analyst) = args.undo_by {
         let since = since(args.since.as_deref().unwrap_or_default(), now)?;
         return undo_by(&store, analyst, since, by, now);
@@ -360,17 +353,6 @@ fn find<'a>(store: &Store, names: impl Iterator<Item = &'a String>) -> Result<Ve
     Err(Failure::cannot_run(format!("{}; nothing was changed", problems.join("; "))))
 }
 
-fn write<T: Send + 'static>(
-    store: &Store,
-    work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
-) -> Result<T, Failure> {
-    Ok(runtime()?.block_on(store.write(work))?)
-}
-
-fn runtime() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_time().build()
-}
-
 fn label(text: &str) -> Result<Label, String> {
     text.parse().map_err(|()| format!("use {LABELS}"))
 }
@@ -383,12 +365,6 @@ fn since(text: &str, now: Timestamp) -> Result<Timestamp, Failure> {
             "--since: `{shown}` is no time: write `2026-01-02T03:04:05Z`, or `2h` for two hours ago"
         ))
     })
-}
-
-/// Who is at the keyboard: under sudo, who called it.
-fn user() -> Option<String> {
-    let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
-    named.map(|name| name.trim().to_owned()).find(|name| !name.is_empty())
 }
 
 /// Lines of one transaction: a service beside it waits for one at most.

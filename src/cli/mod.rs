@@ -7,6 +7,7 @@ mod deliveries;
 mod demo;
 mod eval;
 mod gaps;
+mod judge;
 mod metrics;
 mod model;
 mod paper;
@@ -20,7 +21,9 @@ use std::process::ExitCode;
 pub use check::Code;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use tokio::runtime::Runtime;
 
+use crate::closing;
 use crate::config::Runner;
 use crate::rule::load::RuleSet;
 use crate::rule::template;
@@ -61,6 +64,8 @@ enum Verb {
     Metrics(metrics::Args),
     /// Measure the judge on alerts whose labels are known.
     Eval(eval::Args),
+    /// Show what the judge has learned, or put an older judge in use.
+    Judge(judge::Args),
     /// List deliveries, and try dead ones again.
     Deliveries(deliveries::Args),
     /// List windows that were given up, and why.
@@ -166,6 +171,7 @@ pub fn main() -> ExitCode {
         Verb::Close(args) => close::run(args),
         Verb::Metrics(args) => metrics::run(args),
         Verb::Eval(args) => eval::run(args),
+        Verb::Judge(args) => judge::run(args),
         Verb::Deliveries(args) => deliveries::run(args),
         Verb::Gaps(args) => gaps::run(args),
         Verb::Status(args) => status::run(args),
@@ -202,6 +208,32 @@ fn load_rules(runner: &Runner) -> Vec<RuleSet> {
         eprintln!("{diagnostic}");
     }
     sets
+}
+
+/// Writes beside the service, which may run on the same store.
+fn write<T: Send + 'static>(
+    store: &Store,
+    work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    Ok(runtime()?.block_on(store.write(work))?)
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_time().build()
+}
+
+/// Who is at the keyboard: under sudo, who called it.
+fn user() -> Option<String> {
+    let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    named.map(|name| name.trim().to_owned()).find(|name| !name.is_empty())
+}
+
+/// The name that a deed is put down to: the one given, or who is at the keyboard.
+fn who(name: Option<String>) -> Result<String, Failure> {
+    let name = name
+        .or_else(user)
+        .ok_or_else(|| Failure::cannot_run("the system user has no name here: say who with `--by NAME`"))?;
+    closing::words(&name, closing::MAX_NAME).map_err(|wrong| Failure::cannot_run(format!("--by: {wrong}")))
 }
 
 /// Rows under a header, without lines that a terminal's copy would carry along.

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Code, Failure, RunnerArgs};
@@ -9,7 +10,10 @@ use crate::alert::Alert;
 use crate::app;
 use crate::clock::Clock;
 use crate::config::Runner;
-use crate::triage::Config;
+use crate::learning;
+use crate::store::{Access, Store, history};
+use crate::text::escape;
+use crate::triage::{Config, Known};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -38,9 +42,32 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     }
     let triager = app::triager(&config, &runner);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let verdict = runtime.block_on(triager.triage(&alert, LIMIT)).map_err(Failure::cannot_run)?;
+    let known = known(&args.runner, &alert)?;
+    let verdict = runtime.block_on(triager.triage(&alert, known, LIMIT)).map_err(Failure::cannot_run)?;
+    if let Some(reason) = &verdict.cost.without_model {
+        eprintln!("watchpost: without a model: {}", escape(reason));
+    }
     writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&verdict)?)?;
     Ok(Code::Good)
+}
+
+/// What the runner's store knows of the alert; nothing where there is none yet.
+fn known(args: &RunnerArgs, alert: &Alert) -> Result<Known, Failure> {
+    let path = args.path();
+    if !path.exists() {
+        return Ok(Known::default());
+    }
+    let path = super::load(&path)?.store;
+    if !path.exists() {
+        return Ok(Known::default());
+    }
+    let store = Store::open(&path, Access::Command).map_err(Failure::cannot_run)?;
+    let (judge, problem) = learning::current(&store)?;
+    if let Some(problem) = problem {
+        eprintln!("watchpost: {}", escape(&problem));
+    }
+    let history = store.read_here(|connection| history::look_up(connection, alert))?;
+    Ok(Known { history, judge: Arc::new(judge) })
 }
 
 /// The runner's triage section; its defaults where there is no runner, or one without it.

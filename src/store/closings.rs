@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::rules::milliseconds;
-use super::{history, measured};
+use super::{history, judges, measured};
 use crate::clock::Timestamp;
 use crate::closing::{Closing, Decision, Label};
 use crate::text::escape_within;
@@ -193,7 +193,11 @@ pub fn undo_by(
 /// Brings the history of what was decided in line with the closing that stands now; `before` is what it counted until now.
 fn recount(tx: &Transaction<'_>, alert_id: &str, before: Option<bool>) -> rusqlite::Result<()> {
     let after = is_threat(tx, alert_id)?;
-    if before == after { Ok(()) } else { history::decided(tx, alert_id, before, after) }
+    if before == after {
+        return Ok(());
+    }
+    judges::changed(tx)?;
+    history::decided(tx, alert_id, before, after)
 }
 
 fn is_threat(tx: &Transaction<'_>, alert_id: &str) -> rusqlite::Result<Option<bool>> {

@@ -151,6 +151,10 @@ pub fn decided(
     let change = [0, change(true), change(false)];
     let mut numbers = marks.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes));
     let Some(rule) = numbers.next() else { return Ok(()) };
+    let tenant: String = tx
+        .prepare_cached("SELECT tenant FROM history_rules WHERE number = ?1")?
+        .query_row([rule], |row| row.get(0))?;
+    site(&tenant).decide(tx, end_s, change)?;
     Series { entity: EVERY, rule }.change(tx, end_s, change)?;
     for entity in numbers {
         Series { entity, rule: EVERY }.change(tx, end_s, change)?;
@@ -192,6 +196,7 @@ pub fn look_up(connection: &Connection, alert: &Alert) -> rusqlite::Result<Histo
         pairs: all(rule)?,
         around: around(connection, &keys, rule, end_s)?,
         others_with_rule,
+        site_lately: site(tenant).before(connection, end_s)?.decided_lately,
         is_complete: is_complete(connection)?,
     })
 }
@@ -297,6 +302,11 @@ fn is_there(connection: &Connection) -> rusqlite::Result<bool> {
 /// Whose data it is: the same address means another machine at another tenant.
 fn tenant(alert: &Alert) -> &str {
     alert.detector.get("tenant").and_then(serde_json::Value::as_str).unwrap_or("default")
+}
+
+/// What was decided about all alerts of a tenant.
+fn site(tenant: &str) -> Series {
+    Series { entity: hash(&[tenant.as_bytes()]), rule: EVERY }
 }
 
 fn key(tenant: &str, entity: &Entity) -> rusqlite::Result<i64> {
@@ -521,14 +531,20 @@ mod tests {
             let last = |seconds| {
                 of_them.iter().filter(|(event, _)| event.end_s >= of.end_s - seconds).count() as u64
             };
-            let closed = |as_what| of_them.iter().filter(|(_, label)| *label == Some(as_what)).count() as u64;
+            let closed = |as_what, seconds: i64| {
+                let closed = of_them.iter().filter(|(_, label)| *label == Some(as_what));
+                closed.filter(|(event, _)| event.end_s >= of.end_s - seconds).count() as u64
+            };
+            let decided =
+                |seconds| Decided { threats: closed(true, seconds), benign: closed(false, seconds) };
             let first_s = of_them.iter().map(|(event, _)| event.end_s).min();
             Counts {
                 minutes: last(600),
                 hour: last(3_600),
                 day: last(86_400),
                 ever: of_them.len() as u64,
-                decided: Decided { threats: closed(true), benign: closed(false) },
+                decided: decided(i64::MAX / 2),
+                decided_lately: decided(3_600),
                 first_seen: first_s.map(|first_s| Timestamp::from_second(first_s).unwrap()),
             }
         };
@@ -566,6 +582,7 @@ mod tests {
             entities: all(None),
             pairs: all(Some(&of.rule)),
             around,
+            site_lately: counts(&|_| true).decided_lately,
             others_with_rule: if with_rule("host") > 0 { with_rule("host") } else { with_rule("user") },
             is_complete: true,
         }

@@ -11,6 +11,7 @@ use super::rules::milliseconds;
 use crate::clock::Timestamp;
 use crate::closing::bursts::Seen;
 use crate::measure::Judged;
+use crate::triage::judge::Disposition;
 
 /// Closings that were not undone, in the order of time.
 #[derive(Debug, Default)]
@@ -90,22 +91,26 @@ pub(super) struct Opinion {
 
 /// What the judge says in an alert's triage; `None` where its verdict is still to come.
 ///
-/// In the verdict of today the false-positive score is the contrary of a probability, and half decides.
+/// A note that dismisses is the operator's word and not the judge's. In verdicts of an older watchpost, which had no judge, the
+/// false-positive score is the contrary of a probability, and half decides.
 pub(super) fn opinion(triage: &str) -> Option<Opinion> {
     // What cannot be read was not judged: one bad row ends neither a closing nor a report.
     let Triage { state, verdict } = serde_json::from_str(triage).unwrap_or_default();
     if state == "pending" {
         return None;
     }
-    let Some(Verdict { false_positive_score, cost }) = verdict else { return Some(Opinion::default()) };
-    let probability = 1.0 - f64::from(false_positive_score) / 100.0;
-    Some(Opinion {
-        judge: FORMULA.to_owned(),
-        model: cost.model,
-        probability: Some(probability),
-        said: Some(probability >= 0.5),
-        seconds_to_verdict: cost.seconds_to_verdict,
-    })
+    let Some(Verdict { false_positive_score, note, judgement, cost }) = verdict else {
+        return Some(Opinion::default());
+    };
+    let by_score = 1.0 - f64::from(false_positive_score) / 100.0;
+    let is_dismissed = note.is_some() && false_positive_score > DISMISSED;
+    let (judge, probability, said) = match judgement {
+        _ if is_dismissed => (NOTE.to_owned(), by_score, Some(false)),
+        Some(judgement) => (judgement.judge, judgement.probability, judgement.disposition.is_threat()),
+        None => (FORMULA.to_owned(), by_score, Some(by_score >= 0.5)),
+    };
+    let (probability, seconds_to_verdict) = (Some(probability), cost.seconds_to_verdict);
+    Some(Opinion { judge, model: cost.model, probability, said, seconds_to_verdict })
 }
 
 /// As much of an alert's triage as is measured.
@@ -118,8 +123,17 @@ struct Triage {
 #[derive(Deserialize)]
 struct Verdict {
     false_positive_score: u8,
+    note: Option<String>,
+    judgement: Option<Judgement>,
     #[serde(default)]
     cost: Cost,
+}
+
+#[derive(Deserialize)]
+struct Judgement {
+    judge: String,
+    probability: f64,
+    disposition: Disposition,
 }
 
 #[derive(Default, Deserialize)]
@@ -146,6 +160,10 @@ impl Names {
 
 /// The version of the formula in docs/triage.md, which no labels taught.
 const FORMULA: &str = "formula";
+/// In the place of a judge where the operator's note decided.
+const NOTE: &str = "note";
+/// Only a note that dismisses gives a score above (docs/triage.md).
+const DISMISSED: u8 = 80;
 
 #[cfg(test)]
 mod tests {

@@ -76,6 +76,7 @@ const STEPS: &[&str] = &[
         WHERE seconds_to_verdict IS NOT NULL;",
     super::history::TABLES,
     super::closings::TABLE,
+    super::judges::TABLES,
 ];
 
 /// Brings the tables up to date.

@@ -7,6 +7,7 @@
 pub mod alerts;
 pub mod closings;
 pub mod history;
+pub mod judges;
 pub mod measured;
 mod migrations;
 pub mod outbox;
@@ -377,7 +378,8 @@ mod tests {
         let (dir, store) = store();
         let path = dir.path().join("test.db");
         let age = |store: &Store| {
-            let older = "DROP TABLE closings; PRAGMA user_version = 4";
+            let older =
+                "DROP TABLE features; DROP TABLE judges; DROP TABLE learning; PRAGMA user_version = 5";
             store.read_here(|connection| connection.execute_batch(older)).unwrap();
         };
         age(&store);

@@ -4,10 +4,10 @@
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::alerts::{json, parse};
-use super::outbox;
+use super::{judges, outbox};
 use crate::alert::Alert;
 use crate::clock::Timestamp;
-use crate::triage::{Step, Triage, Verdict};
+use crate::triage::{Judged, Step, Triage, Verdict};
 
 /// A step of triage that is to be done.
 #[derive(Debug)]
@@ -101,14 +101,15 @@ pub fn put_back(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<()> {
         .map(drop)
 }
 
-/// Saves a verdict, whose prose is still code's. One that was given up meanwhile stays given up, as it was told.
+/// Saves a verdict, whose prose is still code's, and what it rests on. One that was given up meanwhile stays given up, as it was told.
 pub fn judge(
     tx: &Transaction<'_>,
     id: &str,
-    verdict: Verdict,
+    judged: Judged,
     judging: Judging,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
+    let Judged { verdict, features } = judged;
     let triage = Triage::Judged { verdict: Box::new(verdict) };
     let saved = tx
         .prepare_cached(
@@ -118,6 +119,7 @@ pub fn judge(
     if saved == 0 {
         return Ok(());
     }
+    judges::keep_features(tx, id, &features)?;
     if judging.deliver {
         outbox::on_judged(tx, id, now.as_millisecond())?;
     }
@@ -280,7 +282,8 @@ mod tests {
 
     fn judged(store: &mut Connection, id: &str, capacity: usize) {
         let judging = Judging { deliver: false, capacity };
-        with(store, |tx| judge(tx, id, verdict(), judging, Timestamp::UNIX_EPOCH));
+        let judged = || Judged { verdict: verdict(), features: Default::default() };
+        with(store, |tx| judge(tx, id, judged(), judging, Timestamp::UNIX_EPOCH));
     }
 
     fn triage_of(store: &Connection, id: &str) -> Triage {

@@ -49,6 +49,29 @@ impl Series {
         Ok(())
     }
 
+    /// [`change`](Self::change) of a series that counts no alerts, only what was decided about them.
+    pub(super) fn decide(self, tx: &Transaction<'_>, end_s: i64, by: Sums) -> rusqlite::Result<()> {
+        let mut upsert = tx.prepare_cached(
+            "INSERT INTO history (part_s, entity, rule, span_s, start_s, alerts, threats, benign, first_s)
+             VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8)
+             ON CONFLICT DO UPDATE SET threats = threats + ?6, benign = benign + ?7, first_s = min(first_s, ?8)",
+        )?;
+        for (part_s, span_s, start_s) in rows_of(end_s) {
+            let first_s = (span_s == ALL_TIME).then_some(end_s);
+            upsert.execute(params![
+                part_s,
+                self.entity,
+                self.rule,
+                span_s,
+                start_s,
+                by[1],
+                by[2],
+                first_s
+            ])?;
+        }
+        Ok(())
+    }
+
     /// When its first alert ended; `None` where it has none.
     pub(super) fn first_s(self, connection: &Connection) -> rusqlite::Result<Option<i64>> {
         Ok(self.all_time(connection)?.map(|(_, first_s)| first_s))
@@ -72,18 +95,21 @@ impl Series {
             return Ok(Counts::default());
         };
         let between = |from_s, to_s| self.between(connection, &[HOUR_S, SECOND], from_s, to_s);
-        let minutes = between(end_s - MINUTES_S, end_s)?[0];
-        let hour = minutes + between(end_s - HOUR_S, end_s - MINUTES_S)?[0];
+        let minutes = between(end_s - MINUTES_S, end_s)?;
+        let before_them = between(end_s - HOUR_S, end_s - MINUTES_S)?;
+        let [hour, threats_lately, benign_lately] =
+            [0, 1, 2].map(|index| minutes[index] + before_them[index]);
         let day = hour + between(end_s - DAY_S, end_s - HOUR_S)?[0];
         // What lies behind is little where the alert is new.
         let later = between(end_s, END_OF_TIME_S)?;
         let [ever, threats, benign] = [0, 1, 2].map(|index| unsigned(all[index] - later[index]));
         Ok(Counts {
-            minutes: unsigned(minutes),
+            minutes: unsigned(minutes[0]),
             hour: unsigned(hour),
             day: unsigned(day),
             ever,
             decided: Decided { threats, benign },
+            decided_lately: Decided { threats: unsigned(threats_lately), benign: unsigned(benign_lately) },
             first_seen: Timestamp::from_second(first_s).ok(),
         })
     }

@@ -33,6 +33,9 @@ pub struct History {
     pub around: Vec<Around>,
     /// Hosts on which the rule ever fired; entities of any kind where it never named a host.
     pub others_with_rule: u64,
+    /// What analysts decided about the tenant's alerts of the last hour.
+    #[serde(default)]
+    pub site_lately: Decided,
     /// False while alerts of an older store are still being counted.
     pub is_complete: bool,
 }
@@ -48,6 +51,9 @@ pub struct Counts {
     pub ever: u64,
     /// What analysts decided about those of `ever`.
     pub decided: Decided,
+    /// The same about those of `hour`.
+    #[serde(default)]
+    pub decided_lately: Decided,
     /// When the first of them was, by the end of its window.
     pub first_seen: Option<Timestamp>,
 }
@@ -176,6 +182,7 @@ mod tests {
             pairs: vec![(entity("a\nb"), counts), (entity(&"x".repeat(300)), Counts::default())],
             around: vec![around; MAX_AROUND],
             others_with_rule: 7,
+            site_lately: Decided::default(),
             is_complete: false,
         };
         insta::assert_snapshot!(history.lines().join("\n"), @r"

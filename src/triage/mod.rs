@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 pub use config::{Config, Deliver};
 pub use notes::Notes;
-pub use reader::{Reader, Settings};
+pub use reader::{Judged, Known, Reader, Settings};
 pub use triager::{State, Step, TriageError, Triager};
 pub use verdict::{Verdict, clickagentic};
 

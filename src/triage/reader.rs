@@ -1,9 +1,9 @@
-//! How one alert is read, in two steps. First the verdict: notes, numbers, the model's opinion. Then the prose: a
-//! bounded view, the model's words, and their check. Between them lies nothing but the verdict itself, so that the
-//! second step can follow the first after a restart.
+//! How one alert is read, in two steps. First the verdict ([`Draft`]): notes, numbers, the model's opinion where there is
+//! a model, and what the judge makes of them. Then the prose: a bounded view, the model's words, and their check. Between
+//! them lies nothing but the verdict itself, so that the second step can follow the first after a restart.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -11,6 +11,8 @@ use tokio::sync::OnceCell;
 use super::advice;
 use super::answer::Answer;
 use super::field::Role;
+use super::history::History;
+use super::judge::{Features, Judge};
 use super::notes::{Judgement, Notes};
 use super::observable;
 use super::opinion::{Leaning, Opinion};
@@ -30,12 +32,35 @@ pub struct Settings {
     pub notes: Notes,
     /// Tokens of log data in a prompt, see [`prompt::DATA_TOKENS`].
     pub data_tokens: usize,
+    /// How long a verdict waits for a model's opinion, which moves little.
+    pub opinion_limit: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { notes: Notes::default(), data_tokens: prompt::DATA_TOKENS }
+        Self { notes: Notes::default(), data_tokens: prompt::DATA_TOKENS, opinion_limit: OPINION_LIMIT }
     }
+}
+
+/// What the site knows of an alert beside the alert itself.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub history: History,
+    pub judge: Arc<Judge>,
+}
+
+impl Default for Known {
+    /// Nothing.
+    fn default() -> Self {
+        Self { history: History::default(), judge: Arc::new(Judge::prior()) }
+    }
+}
+
+/// A verdict, with what the judge learns from once an analyst closes the alert.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    pub verdict: Verdict,
+    pub features: Features,
 }
 
 /// A model with what triage keeps beside it. Reads many alerts at the same time.
@@ -64,24 +89,6 @@ impl Reader {
         if let Err(error) = self.habit(&Call::default()).await {
             tracing::debug!(%error, "the model is not warm");
         }
-    }
-
-    /// The verdict on one alert, its prose by code. Fails where the model gives no answer at all.
-    pub async fn judge(&self, alert: &Arc<Alert>, call: &Call) -> Result<Verdict, ProviderError> {
-        let began = Instant::now();
-        let (subject, settings) = (Arc::clone(alert), Arc::clone(&self.settings));
-        let Draft { evidence, question, mut verdict } =
-            aside(move || Draft::of(&subject, &settings.notes)).await?;
-        verdict.opinion = self.opinion(&question, call).await?;
-        verdict.take(evidence.score(verdict.opinion));
-        let Identity { name, sha256 } = self.provider.model().clone();
-        verdict.cost = Cost {
-            model: name,
-            model_sha256: sha256,
-            verdict_compute_seconds: began.elapsed().as_secs_f64(),
-            ..Cost::default()
-        };
-        Ok(verdict)
     }
 
     /// The same verdict with the model's prose, as far as it holds. What is not usable stays code's, and the verdict's
@@ -131,10 +138,10 @@ impl Reader {
         Ok(verdict)
     }
 
-    /// What the model finds likely against what it says when it is told nothing.
-    async fn opinion(&self, question: &Prompt, call: &Call) -> Result<Opinion, ProviderError> {
+    /// What the model finds likely against what it says when it is told nothing. Fails where it gives no answer at all.
+    pub async fn opinion(&self, draft: &Draft, call: &Call) -> Result<Opinion, ProviderError> {
         let habit = self.habit(call).await?;
-        let told = self.leaning(question, call).await?;
+        let told = self.leaning(&draft.question, call).await?;
         Ok(habit.zip(told).map_or(Opinion::default(), |(habit, told)| told.against(&habit)))
     }
 
@@ -155,20 +162,24 @@ impl Reader {
 }
 
 /// Our own work on an alert, which may have thousands of rows: not on a thread that others wait for.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ProviderError> {
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ProviderError> {
     let defect = |error| ProviderError::Failed(format!("a defect of ours: {error}"));
     tokio::task::spawn_blocking(work).await.map_err(defect)
 }
 
-/// A verdict as code alone gives it, and what the model is asked for its numbers.
-struct Draft {
+/// All of a verdict that needs no model, and what a model is asked for its numbers.
+pub struct Draft {
     evidence: Evidence,
     question: Prompt,
+    features: Features,
+    judge: Arc<Judge>,
     verdict: Verdict,
 }
 
 impl Draft {
-    fn of(alert: &Alert, notes: &Notes) -> Self {
+    pub fn of(alert: &Alert, notes: &Notes, known: Known) -> Self {
         let judgement = notes.judge(alert);
         let evidence = Evidence::of(alert, judgement);
         // No opinion moves the severity.
@@ -179,6 +190,8 @@ impl Draft {
         Self {
             evidence,
             question: prompt::opinion(alert, &columns(&view)),
+            features: Features::of(alert, &known.history, scores.false_positive),
+            judge: known.judge,
             verdict: Verdict {
                 title: template.title,
                 summary: template.summary,
@@ -192,9 +205,22 @@ impl Draft {
                 recommended_action: steps.into_iter().next().unwrap_or_default(),
                 note: judgement.statement().map(|statement| statement.text.clone()),
                 opinion: Opinion::default(),
+                judgement: None,
                 cost: Cost::default(),
             },
         }
+    }
+
+    /// The verdict with a model's opinion, or with none.
+    pub fn judged(self, opinion: Opinion) -> Judged {
+        let Self { evidence, mut features, judge, mut verdict, .. } = self;
+        let scores = evidence.score(opinion);
+        features.start_from(scores.false_positive);
+        let judgement = judge.judge(&features);
+        verdict.opinion = opinion;
+        verdict.take(scores.by(&judgement, &evidence));
+        verdict.judgement = Some(judgement);
+        Judged { verdict, features }
     }
 }
 
@@ -281,6 +307,9 @@ fn trusted(
     texts.extend(judgement.statement().map(|statement| statement.text.clone()));
     texts
 }
+
+/// Less than `triage.deadline` is by default: no alert goes out without its verdict because of a slow model.
+const OPINION_LIMIT: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests;

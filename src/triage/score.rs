@@ -26,6 +26,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde_json::Value;
 
 use super::field::{self, Roles};
+use super::judge::{Disposition, Judgement as Judged};
 use super::notes::Judgement;
 use super::opinion::Opinion;
 use super::verdict::Severity;
@@ -90,15 +91,14 @@ impl Evidence {
         }
     }
 
+    /// By the formula.
     pub fn score(&self, opinion: Opinion) -> Scores {
         let model = opinion
             .true_positive
             .filter(|p| p.is_finite())
             .map_or(0.0, |p| (10.0 * (p.clamp(0.0, 1.0) - 0.5)).round());
-        let level = f64::from(self.level.min(100));
-        let extra = f64::from(self.volume.min(MAX_VOLUME) + self.spread.min(MAX_SPREAD));
+        let (level, extra, points) = (self.level(), self.extra(), self.points());
         let dismissed = self.note == Note::Dismissed;
-        let points = (level + extra).min(100.0);
         let false_positive = if dismissed {
             90.0 - 0.05 * level
         } else {
@@ -129,6 +129,46 @@ impl Evidence {
             false_positive: false_positive as u8,
             risk: (points * (100.0 - false_positive) / 100.0).round() as u8,
         }
+    }
+}
+
+impl Evidence {
+    fn level(&self) -> f64 {
+        f64::from(self.level.min(100))
+    }
+
+    /// V + S.
+    fn extra(&self) -> f64 {
+        f64::from(self.volume.min(MAX_VOLUME) + self.spread.min(MAX_SPREAD))
+    }
+
+    /// P, the harm if it is a threat.
+    fn points(&self) -> f64 {
+        (self.level() + self.extra()).min(100.0)
+    }
+}
+
+impl Scores {
+    /// The numbers as the judge sees them, where no note dismisses: `false_positive` is the contrary of its probability,
+    /// `risk` the expected harm, the points times the probability; `confidence` how far a calibrated probability is from
+    /// the other answer. What is not evaluable is at most as likely benign as not. The severity says how bad it would be, and
+    /// no probability lowers it.
+    pub fn by(mut self, judgement: &Judged, evidence: &Evidence) -> Self {
+        if evidence.note == Note::Dismissed {
+            return self;
+        }
+        let mut probability = judgement.probability.clamp(0.0, 1.0);
+        if judgement.disposition == Disposition::NotEvaluable {
+            probability = probability.max(0.5);
+        }
+        self.false_positive = (100.0 * (1.0 - probability)).round() as u8;
+        self.risk = (evidence.points() * probability).round() as u8;
+        if judgement.calibrated {
+            let cut = if evidence.is_cut { 15.0 } else { 0.0 };
+            let sure = 100.0 * probability.max(1.0 - probability);
+            self.confidence = (sure.round() - cut).clamp(5.0, 95.0) as u8;
+        }
+        self
     }
 }
 

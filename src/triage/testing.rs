@@ -42,6 +42,8 @@ pub(crate) struct Scripted {
 enum Behaviour {
     Answer(String),
     Fail(ProviderError),
+    /// Fails already when it is asked for scores.
+    Deaf(ProviderError),
     Die(&'static str),
     /// Scores at once and writes for ever.
     Endless,
@@ -77,6 +79,10 @@ impl Scripted {
 
     pub(crate) fn failing(error: ProviderError) -> Self {
         Self::new(Behaviour::Fail(error))
+    }
+
+    pub(crate) fn deaf(error: ProviderError) -> Self {
+        Self::new(Behaviour::Deaf(error))
     }
 
     /// Dies at the first question, whatever it is.
@@ -121,7 +127,7 @@ impl Provider for Scripted {
         call: &Call,
     ) -> Result<Completion, ProviderError> {
         match &self.behaviour {
-            Behaviour::Fail(error) => Err(error.clone()),
+            Behaviour::Fail(error) | Behaviour::Deaf(error) => Err(error.clone()),
             Behaviour::Die(reason) => Err(self.die(reason)),
             Behaviour::Endless => {
                 // As the engine: work that only the call's control ends.
@@ -157,8 +163,10 @@ impl Provider for Scripted {
         questions: &[Question],
         _call: &Call,
     ) -> Result<Vec<Vec<f64>>, ProviderError> {
-        if let Behaviour::Die(reason) = &self.behaviour {
-            return Err(self.die(reason));
+        match &self.behaviour {
+            Behaviour::Die(reason) => return Err(self.die(reason)),
+            Behaviour::Deaf(error) => return Err(error.clone()),
+            Behaviour::Answer(_) | Behaviour::Fail(_) | Behaviour::Endless => {}
         }
         Ok(questions.iter().map(|question| vec![-1.0; question.candidates.len()]).collect())
     }

@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use watchpost_engine::{Options, Source};
 
+use super::opinion::Opinion;
 use super::provider::local::Local;
 use super::provider::{Call, Control, Identity, Provider, ProviderError};
-use super::reader::{Reader, Settings};
-use super::verdict::Verdict;
+use super::reader::{Draft, Judged, Known, Reader, Settings, aside};
+use super::verdict::{Cost, Verdict};
 use crate::alert::Alert;
 
 /// Owns the model. Calls run together, the most urgent first.
@@ -100,15 +101,59 @@ impl Triager {
         }
     }
 
-    /// The verdict on one alert, its prose by code, within `limit` of real time; waiting for the model to load counts.
-    /// Dropping the future cancels the work. So with the next two.
-    pub async fn judge(&self, alert: &Arc<Alert>, limit: Duration) -> Result<Verdict, TriageError> {
+    /// The verdict on one alert, its prose by code. A model that cannot be had, or does not answer within `limit` of real
+    /// time (at most [`Settings::opinion_limit`]), is done without, and the verdict's cost says why. Dropping the future cancels the work;
+    /// so with the next two.
+    pub async fn judge(
+        &self,
+        alert: &Arc<Alert>,
+        known: Known,
+        limit: Duration,
+    ) -> Result<Judged, TriageError> {
+        let limit = limit.min(self.settings.opinion_limit);
         let (call, _cancel) = call(alert, Step::Verdict, limit);
         let work = async {
-            let reader = self.reader(&call.control).await?;
-            reader.judge(alert, &call).await.map_err(|error| explain(error, limit))
+            let (subject, settings) = (Arc::clone(alert), self.settings.clone());
+            let began = Instant::now();
+            let draft = aside(move || Draft::of(&subject, &settings.notes, known)).await;
+            let draft = draft.map_err(|error| explain(error, limit))?;
+            let code_seconds = began.elapsed().as_secs_f64();
+            let (opinion, cost) = match self.opinion(&draft, &call, limit).await {
+                Ok(asked) => asked,
+                Err(error @ (TriageError::Cancelled | TriageError::ShutDown | TriageError::Died { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    (Opinion::default(), Cost { without_model: Some(error.to_string()), ..Cost::default() })
+                }
+            };
+            let began = Instant::now();
+            let mut judged = draft.judged(opinion);
+            judged.verdict.cost = cost;
+            judged.verdict.cost.verdict_compute_seconds += code_seconds + began.elapsed().as_secs_f64();
+            Ok(judged)
         };
         self.unless_closed(work).await
+    }
+
+    /// With the model's name and its seconds of work.
+    async fn opinion(
+        &self,
+        draft: &Draft,
+        call: &Call,
+        limit: Duration,
+    ) -> Result<(Opinion, Cost), TriageError> {
+        let reader = self.reader(&call.control).await?;
+        let began = Instant::now();
+        let opinion = reader.opinion(draft, call).await.map_err(|error| explain(error, limit))?;
+        let Identity { name, sha256 } = reader.model().clone();
+        let cost = Cost {
+            model: name,
+            model_sha256: sha256,
+            verdict_compute_seconds: began.elapsed().as_secs_f64(),
+            ..Cost::default()
+        };
+        Ok((opinion, cost))
     }
 
     /// The verdict with the model's prose.
@@ -127,9 +172,9 @@ impl Triager {
     }
 
     /// Both steps, each within `limit`. Prose that cannot be had does not take the verdict with it.
-    pub async fn triage(&self, alert: &Alert, limit: Duration) -> Result<Verdict, TriageError> {
+    pub async fn triage(&self, alert: &Alert, known: Known, limit: Duration) -> Result<Verdict, TriageError> {
         let alert = Arc::new(alert.clone());
-        let verdict = self.judge(&alert, limit).await?;
+        let verdict = self.judge(&alert, known, limit).await?.verdict;
         match self.describe(&alert, verdict.clone(), limit).await {
             Err(error @ (TriageError::Cancelled | TriageError::ShutDown)) => Err(error),
             Err(error) => Ok(verdict.without_prose(&error.to_string())),
@@ -160,10 +205,10 @@ impl Triager {
         }
     }
 
-    async fn unless_closed(
+    async fn unless_closed<T>(
         &self,
-        work: impl Future<Output = Result<Verdict, TriageError>>,
-    ) -> Result<Verdict, TriageError> {
+        work: impl Future<Output = Result<T, TriageError>>,
+    ) -> Result<T, TriageError> {
         if self.closing.is_cancelled() {
             return Err(TriageError::ShutDown);
         }
@@ -318,6 +363,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::triage::judge::Judge;
     use crate::triage::testing::{Scripted, alert};
     use crate::triage::verdict::Prose;
 
@@ -327,12 +373,17 @@ mod tests {
         Triager::start(Settings::default(), move || Ok(Box::new(script())))
     }
 
+    async fn judge(triager: &Triager, alert: &Arc<Alert>) -> Result<Judged, TriageError> {
+        triager.judge(alert, Known::default(), LIMIT).await
+    }
+
     #[tokio::test]
     async fn an_alert_gets_its_verdict_and_then_its_prose() {
         let triager = triager(Scripted::default);
         assert!(matches!(triager.loaded().await, State::Ready(_)));
         let subject = Arc::new(alert(75, json!([{ "source_ip": "10.0.0.6" }])));
-        let verdict = triager.judge(&subject, LIMIT).await.unwrap();
+        let Judged { verdict, features } = judge(&triager, &subject).await.unwrap();
+        assert!(features.words.contains("rule: test rule"));
         assert_eq!((verdict.cost.prose, verdict.cost.completion_tokens), (Prose::Template, 0));
         let described = triager.describe(&subject, verdict.clone(), LIMIT).await.unwrap();
         assert_ne!((described.cost.prose, described.cost.completion_tokens), (Prose::Template, 0));
@@ -340,18 +391,31 @@ mod tests {
         assert_eq!(described.risk_score, verdict.risk_score);
         triager.shutdown().await;
         assert_eq!(triager.state(), State::Stopped);
-        assert_eq!(triager.triage(&subject, LIMIT).await, Err(TriageError::ShutDown));
+        assert_eq!(triager.triage(&subject, Known::default(), LIMIT).await, Err(TriageError::ShutDown));
     }
 
     #[tokio::test]
-    async fn a_model_that_cannot_be_loaded_fails_every_triage_with_its_reason() {
-        let triager =
-            Triager::start(Settings::default(), || Err(ProviderError::Failed("m.gguf: truncated".into())));
-        for _ in 0..2 {
-            let error = triager.triage(&alert(75, json!([])), LIMIT).await.unwrap_err();
-            assert_eq!(error.to_string(), "the model cannot be loaded: m.gguf: truncated");
+    async fn without_a_model_the_judge_gives_a_verdict_and_says_so() {
+        for broken in [
+            Err(ProviderError::Failed("m.gguf: truncated".into())),
+            Ok(ProviderError::Failed("m.gguf: truncated".into())),
+        ] {
+            let open = move || match broken.clone() {
+                Err(error) => Err(error),
+                Ok(error) => Ok(Box::new(Scripted::deaf(error)) as Box<dyn Provider>),
+            };
+            let triager = Triager::start(Settings::default(), open);
+            for _ in 0..2 {
+                let subject = alert(75, json!([{ "source_ip": "10.0.0.6" }]));
+                let verdict = triager.triage(&subject, Known::default(), LIMIT).await.unwrap();
+                assert_eq!((verdict.cost.model.as_str(), verdict.cost.prose), ("", Prose::Template));
+                assert!(verdict.cost.without_model.unwrap().ends_with("m.gguf: truncated"));
+                assert!(verdict.cost.templated[0].ends_with("m.gguf: truncated"));
+                assert_eq!(verdict.affected_entities, ["10.0.0.6"]);
+                let judgement = verdict.judgement.unwrap();
+                assert_eq!((judgement.judge.as_str(), judgement.calibrated), (Judge::PRIOR, false));
+            }
         }
-        assert_eq!(triager.loaded().await, State::Unavailable("m.gguf: truncated".into()));
     }
 
     #[tokio::test]
@@ -362,11 +426,10 @@ mod tests {
             _ => Scripted::default(),
         });
         let subject = Arc::new(alert(75, json!([])));
-        let together = tokio::join!(triager.judge(&subject, LIMIT), triager.judge(&subject, LIMIT));
         let died = Err(TriageError::Died { reason: "boom".into() });
-        assert!(together == (died.clone(), died));
+        assert_eq!(judge(&triager, &subject).await, died);
         assert_eq!(triager.state(), State::Stopped);
-        let together = tokio::join!(triager.judge(&subject, LIMIT), triager.judge(&subject, LIMIT));
+        let together = tokio::join!(judge(&triager, &subject), judge(&triager, &subject));
         assert!(together.0.is_ok() && together.1.is_ok());
         assert_eq!(STARTS.load(Ordering::SeqCst), 2);
     }
@@ -375,7 +438,7 @@ mod tests {
     async fn a_deadline_of_the_prose_keeps_the_verdict() {
         let triager = triager(Scripted::endless);
         let limit = Duration::from_millis(50);
-        let verdict = triager.triage(&alert(75, json!([])), limit).await.unwrap();
+        let verdict = triager.triage(&alert(75, json!([])), Known::default(), limit).await.unwrap();
         assert_eq!(verdict.cost.prose, Prose::Template);
         let reason = "all: no answer within 0.05 s: allow more time, or use a smaller model";
         assert_eq!(verdict.cost.templated, [reason]);
@@ -389,7 +452,8 @@ mod tests {
             triager.shutdown().await;
         };
         let subject = alert(75, json!([]));
-        let calls = async { tokio::join!(triager.triage(&subject, LIMIT), triager.triage(&subject, LIMIT)) };
+        let triage = || triager.triage(&subject, Known::default(), LIMIT);
+        let calls = async { tokio::join!(triage(), triage()) };
         let (answers, ()) = tokio::join!(calls, shutdown);
         assert_eq!(answers, (Err(TriageError::Cancelled), Err(TriageError::Cancelled)));
     }
@@ -405,7 +469,7 @@ mod tests {
         };
         let triager = Triager::start(Settings::default(), open);
         let subject = alert(75, json!([]));
-        let call = triager.triage(&subject, Duration::from_secs(3600));
+        let call = triager.triage(&subject, Known::default(), Duration::from_secs(3600));
         assert!(tokio::time::timeout(Duration::from_millis(50), call).await.is_err());
         while working.load(Ordering::SeqCst) > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::judge::Judgement;
 use super::opinion::Opinion;
 
 /// What triage says of an alert. The first fields are clickagentic's, by name and meaning; prose is code's until the
@@ -29,6 +30,9 @@ pub struct Verdict {
     pub note: Option<String>,
     #[serde(default)]
     pub opinion: Opinion,
+    /// What the judge says; absent in verdicts of an older watchpost, which knew the formula alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judgement: Option<Judgement>,
     #[serde(default)]
     pub cost: Cost,
 }
@@ -65,10 +69,13 @@ impl Severity {
 /// What a verdict cost, and who gave it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Name of the model as in its metadata.
+    /// Name of the model as in its metadata; empty where none was asked, see [`Cost::without_model`].
     pub model: String,
     /// Of the model file, hexadecimal.
     pub model_sha256: String,
+    /// Why the verdict was given without a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_model: Option<String>,
     /// Of the question for prose.
     #[serde(default)]
     pub prompt_tokens: usize,
@@ -148,6 +155,7 @@ mod tests {
             recommended_action: "r".into(),
             note: Some("n".into()),
             opinion: Opinion::default(),
+            judgement: None,
             cost: Cost::default(),
         };
         assert_eq!(

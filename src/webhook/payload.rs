@@ -115,6 +115,7 @@ pub(super) mod tests {
                 mitigations: vec!["Block the address".into(), "Turn off password logins".into()],
                 affected_entities: vec!["root".into(), "203.0.113.9".into()],
                 recommended_action: "Block 203.0.113.9".into(),
+                judgement: None,
                 cost: Cost::default(),
             }),
         }

@@ -179,6 +179,9 @@ impl Block {
         );
         let scores = self.paint(BOLD, &scores);
         self.field("verdict", &scores);
+        if let Some(judgement) = &verdict.judgement {
+            self.field("judged", &judgement.line());
+        }
         self.field("", &wide(&verdict.title));
         self.field("", &wide(&verdict.summary));
         if let Some(note) = &verdict.note {

@@ -11,6 +11,7 @@ mod delivery;
 mod demo;
 mod detection;
 mod eval;
+mod judge;
 mod model;
 mod pipeline;
 mod receiver;

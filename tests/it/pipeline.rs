@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use watchpost::detector::TriagePolicy;
 use watchpost::pipeline::Reading;
 use watchpost::telemetry::METRICS;
+use watchpost::triage::judge::Judge;
 use watchpost::triage::provider::{Call, Completion, Identity, Prompt, Provider, ProviderError, Question};
 use watchpost::triage::{Deliver, Settings, Triage, Triager, Verdict};
 
@@ -85,6 +86,7 @@ impl Model {
         };
         Reading {
             triager: Triager::start(Settings::default(), open),
+            judge: watch::Sender::new(Arc::new(Judge::prior())).subscribe(),
             limit: Duration::from_secs(600),
             batch,
             queue: 10,
@@ -371,16 +373,16 @@ async fn delivering_at_the_verdict_waits_for_no_prose() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_triage_is_stored_and_delivered_with_its_reason() {
+async fn a_model_that_does_not_work_takes_no_verdict_away_and_the_verdict_says_so() {
     let model = Model::default();
     model.refuse_scores(ProviderError::Failed("the weights are damaged".into()));
     let soc = soc(model.reads(8), 10, &[("a", 60)]).await;
+    model.answer(Err(ProviderError::Failed("the weights are damaged".into())));
     until(&soc, "the alert", || soc.printed().len() == 1).await;
-    assert_eq!(soc.printed()[0]["triage"], "failed");
-    assert_eq!(soc.printed()[0]["triage_error"], "the weights are damaged");
-    assert!(
-        matches!(&soc.alerts()[0].triage, Triage::Failed { reason } if reason == "the weights are damaged")
-    );
+    assert_eq!(soc.printed()[0]["clickagentic"]["severity"], "Medium");
+    let verdict = done(&soc, "a").unwrap();
+    assert_eq!(verdict.cost.without_model.as_deref(), Some("the weights are damaged"));
+    assert_eq!(verdict.cost.model, "");
     soc.stop().await;
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use watchpost::alert::{Alert, Data};
 use watchpost::clock::Window;
-use watchpost::triage::{Notes, Settings, Triager, Verdict};
+use watchpost::triage::{Known, Notes, Settings, Triager, Verdict};
 use watchpost_engine::{Options, Source};
 
 const LIMIT: Duration = Duration::from_secs(600);
@@ -32,7 +32,11 @@ static TRIAGER: LazyLock<Triager> = LazyLock::new(|| {
         "Scanner 10.0.0.5 runs daily vulnerability scans and will trigger port-scan rules. \
          Ignore alerts where source_ip is 10.0.0.5.",
     );
-    Triager::local(model(), Options::default(), Settings { notes, ..Settings::default() })
+    Triager::local(
+        model(),
+        Options::default(),
+        Settings { notes, opinion_limit: LIMIT, ..Settings::default() },
+    )
 });
 
 fn alert(name: &str, level: u8, description: &str, rows: Value) -> Alert {
@@ -67,7 +71,7 @@ fn brute_force() -> Alert {
 }
 
 async fn triage(alert: &Alert) -> Verdict {
-    let verdict = TRIAGER.triage(alert, LIMIT).await.unwrap();
+    let verdict = TRIAGER.triage(alert, Known::default(), LIMIT).await.unwrap();
     if std::env::var_os("WATCHPOST_SHOW").is_some() {
         println!("{}", serde_json::to_string_pretty(&verdict).unwrap());
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::triage::history::{Around, Counts, Entity, History, MAX_AROUND};
+use crate::triage::history::{Around, Counts, Decided, Entity, History, MAX_AROUND};
 use crate::triage::judge::labelled::Labelled;
 
 /// Counts by scenario: sites do not know one another.
@@ -16,6 +16,7 @@ pub struct Past {
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Key {
+    Site,
     Rule(String),
     Entity(Entity),
     Pair(String, Entity),
@@ -24,7 +25,9 @@ enum Key {
 #[derive(Default)]
 struct Times {
     seconds: Vec<i64>,
-    decided: crate::triage::history::Decided,
+    decided: Decided,
+    /// When the closed ones fired, and whether they were threats.
+    closed: Vec<(i64, bool)>,
 }
 
 impl Past {
@@ -43,11 +46,13 @@ impl Past {
             around: self.around(line, &entities, now),
             others_with_rule: self.spread.get(&(line.scenario.clone(), rule.clone())).map_or(0, HashSet::len)
                 as u64,
+            site_lately: self.counts(line, Key::Site, now).decided_lately,
             entities: with(&|entity| Key::Entity(entity.clone())),
             is_complete: true,
         };
         let Some(told) = &line.history else { return counted };
-        let mut history = History { rule: counted.rule, entities: counted.entities, ..told.clone() };
+        let History { rule, entities, site_lately, .. } = counted;
+        let mut history = History { rule, entities, site_lately, ..told.clone() };
         for (_, pair) in &mut history.pairs {
             let known = counted.pairs.iter().map(|(_, counts)| counts.decided);
             pair.decided = known.max_by_key(|decided| decided.threats + decided.benign).unwrap_or_default();
@@ -71,8 +76,9 @@ impl Past {
 
     pub fn closed(&mut self, line: &Labelled) {
         for key in keys(line) {
-            let decided = &mut self.counts.entry((line.scenario.clone(), key)).or_default().decided;
-            *(if line.is_threat { &mut decided.threats } else { &mut decided.benign }) += 1;
+            let times = self.counts.entry((line.scenario.clone(), key)).or_default();
+            *(if line.is_threat { &mut times.decided.threats } else { &mut times.decided.benign }) += 1;
+            times.closed.push((line.time.as_second(), line.is_threat));
         }
     }
 
@@ -82,12 +88,17 @@ impl Past {
         let before = times.seconds.partition_point(|second| *second < now);
         let since =
             |span: i64| (before - times.seconds.partition_point(|second| *second < now - span)) as u64;
+        let lately = times.closed.iter().rev().take_while(|(second, _)| *second >= now - 3_600);
+        let lately: Vec<bool> =
+            lately.filter(|(second, _)| *second < now).map(|(_, is_threat)| *is_threat).collect();
+        let threats = lately.iter().filter(|is_threat| **is_threat).count() as u64;
         Counts {
             minutes: since(600),
             hour: since(3_600),
             day: since(86_400),
             ever: before as u64,
             decided: times.decided,
+            decided_lately: Decided { threats, benign: lately.len() as u64 - threats },
             first_seen: None,
         }
     }
@@ -114,7 +125,7 @@ impl Past {
 
 fn keys(line: &Labelled) -> Vec<Key> {
     let rule = line.alert.rule_id().to_owned();
-    let mut keys = vec![Key::Rule(rule.clone())];
+    let mut keys = vec![Key::Site, Key::Rule(rule.clone())];
     for entity in Entity::all_of(&line.alert) {
         keys.push(Key::Pair(rule.clone(), entity.clone()));
         keys.push(Key::Entity(entity));

@@ -28,14 +28,14 @@ pub struct Features {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hidden: Vec<f32>,
     /// Log-odds of a threat by [`score`](crate::triage::score), which has learned nothing.
-    pub prior: f64,
+    pub prior: f32,
     /// Nothing to judge by: the rows that made the rule fire are not here.
     #[serde(default)]
     pub is_empty: bool,
 }
 
 /// Names of the numbers, as the analyst reads them. Counts are logarithms, `ln(1 + n)`.
-pub const NUMBERS: [&str; 17] = [
+pub const NUMBERS: [&str; 21] = [
     "the rule's level",
     "rows",
     "alerts of this rule before",
@@ -53,6 +53,10 @@ pub const NUMBERS: [&str; 17] = [
     "closed alerts of this host or entity",
     "how the rule's alerts on this host or entity were closed",
     "closed alerts of the rule on this host or entity",
+    "how alerts of this host or entity in the last hour were closed",
+    "closed alerts of this host or entity in the last hour",
+    "how all alerts of the last hour were closed",
+    "closed alerts of the last hour",
 ];
 
 impl Features {
@@ -60,7 +64,7 @@ impl Features {
     pub fn of(alert: &Alert, history: &History, false_positive: u8) -> Self {
         let mut features = Self {
             numbers: numbers(alert, history),
-            prior: fit::odds(1.0 - f64::from(false_positive.clamp(5, 95)) / 100.0),
+            prior: prior(false_positive),
             is_empty: alert.data.value.is_empty() && alert.data.len > 0,
             ..Self::default()
         };
@@ -68,6 +72,11 @@ impl Features {
         features.around(history);
         features.rows(alert);
         features
+    }
+
+    /// Starts from the formula with the model's opinion in it.
+    pub fn start_from(&mut self, false_positive: u8) {
+        self.prior = prior(false_positive);
     }
 
     fn rule(&mut self, alert: &Alert) {
@@ -151,17 +160,24 @@ impl Features {
     }
 }
 
+fn prior(false_positive: u8) -> f32 {
+    fit::odds(1.0 - f64::from(false_positive.clamp(1, 99)) / 100.0) as f32
+}
+
 fn numbers(alert: &Alert, history: &History) -> Vec<f32> {
     let most = |counts: &[(_, Counts)], of: fn(&Counts) -> u64| {
         counts.iter().map(|(_, counts)| of(counts)).max().unwrap_or_default()
     };
-    let decided = |counts: &[(_, Counts)]| {
-        // Of several entities the one that was decided on most often speaks.
-        let told = counts.iter().map(|(_, counts)| counts.decided);
+    // Of several entities the one that was decided on most often speaks.
+    let decided = |counts: &[(_, Counts)], of: fn(&Counts) -> Decided| {
+        let told = counts.iter().map(|(_, counts)| of(counts));
         told.max_by_key(|decided| decided.threats + decided.benign).unwrap_or_default()
     };
-    let pairs = &history.pairs;
-    let (rule, entity, pair) = (history.rule.decided, decided(&history.entities), decided(pairs));
+    let (entities, pairs) = (&history.entities, &history.pairs);
+    let (rule, site_lately) = (history.rule.decided, history.site_lately);
+    let (entity, pair) =
+        (decided(entities, |counts| counts.decided), decided(pairs, |counts| counts.decided));
+    let lately = decided(entities, |counts| counts.decided_lately);
     let around: u64 = history.around.iter().map(|around| around.count).sum();
     let numbers: [f64; NUMBERS.len()] = [
         f64::from(alert.level()) / 25.0,
@@ -181,6 +197,10 @@ fn numbers(alert: &Alert, history: &History) -> Vec<f32> {
         log(entity.threats + entity.benign),
         leaning(pair),
         log(pair.threats + pair.benign),
+        leaning(lately),
+        log(lately.threats + lately.benign),
+        leaning(site_lately),
+        log(site_lately.threats + site_lately.benign),
     ];
     numbers.map(|number| number as f32).into()
 }

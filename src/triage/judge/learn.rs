@@ -71,13 +71,13 @@ fn weigh(lessons: &[&Lesson], parts: Parts) -> Judge {
         .zip(&sparse)
         .map(|(lesson, sparse)| fit::Example {
             features: sparse,
-            offset: lesson.features.prior,
+            offset: f64::from(lesson.features.prior),
             is_threat: lesson.is_threat,
             weight: lesson.weight,
         })
         .collect();
     let width = judge.words.len() + judge.numbers.len() + judge.hidden.len();
-    judge.weights = fit::fit(&examples, width, DECAY);
+    judge.weights = single(&fit::fit(&examples, width, DECAY));
     if parts.text {
         judge.text = weigh_text(&judge, lessons, &sparse);
     }
@@ -85,7 +85,7 @@ fn weigh(lessons: &[&Lesson], parts: Parts) -> Judge {
 }
 
 /// Words that were in at least two threats, with the weight that is left for them to explain; positive ones only.
-fn weigh_text(judge: &Judge, lessons: &[&Lesson], sparse: &[Sparse]) -> BTreeMap<String, f64> {
+fn weigh_text(judge: &Judge, lessons: &[&Lesson], sparse: &[Sparse]) -> BTreeMap<String, f32> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for word in lessons.iter().filter(|lesson| lesson.is_threat).flat_map(|lesson| &lesson.features.text) {
         *counts.entry(word).or_default() += 1;
@@ -118,11 +118,11 @@ fn weigh_text(judge: &Judge, lessons: &[&Lesson], sparse: &[Sparse]) -> BTreeMap
         found = words.iter().copied().zip(weights).filter(|(_, weight)| *weight > LEAST_TEXT).collect();
         words = found.iter().map(|(word, _)| *word).collect();
     }
-    found.into_iter().map(|(word, weight)| (word.to_owned(), weight)).collect()
+    found.into_iter().map(|(word, weight)| (word.to_owned(), weight as f32)).collect()
 }
 
 /// Slope and intercept, drawn to 1 and 0.
-fn calibrate(lessons: &[&Lesson], parts: Parts) -> (f64, f64) {
+fn calibrate(lessons: &[&Lesson], parts: Parts) -> (f32, f32) {
     let mut odds: Vec<(Sparse, f64)> = Vec::new();
     let mut order: Vec<usize> = Vec::new();
     for fold in 0..FOLDS {
@@ -158,7 +158,7 @@ fn calibrate(lessons: &[&Lesson], parts: Parts) -> (f64, f64) {
         })
         .collect();
     let found = fit::fit(&examples, 1, CALIBRATION_DECAY);
-    ((1.0 + found[0] / ODDS_SCALE).max(0.1), found[1])
+    ((1.0 + found[0] / ODDS_SCALE).max(0.1) as f32, found[1] as f32)
 }
 
 /// Places, and `1 + ln((1 + lessons) / (1 + lessons with it))`: what is rare counts more.
@@ -191,6 +191,10 @@ fn scales(lessons: &[&Lesson], width: usize, of: fn(&Features) -> &Vec<f32>) -> 
             Scale(mean, variance.sqrt().max(1e-4))
         })
         .collect()
+}
+
+fn single(weights: &[f64]) -> Vec<f32> {
+    weights.iter().map(|weight| *weight as f32).collect()
 }
 
 /// 12 hexadecimal digits of what was learned.

@@ -8,6 +8,7 @@ pub mod features;
 mod fit;
 pub mod labelled;
 pub mod learn;
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ pub use features::Features;
 use features::NUMBERS;
 use fit::Sparse;
 
-/// What was learned.
+/// What was learned. Its numbers are single floats, which JSON gives back as they were: a judge that was kept says the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
     /// `prior`, or a hash of what was learned.
@@ -27,13 +28,13 @@ pub struct Judge {
     /// Words with their place among the features and their weight by rarity.
     words: BTreeMap<String, (u32, f32)>,
     /// The same for [`Features::text`].
-    text: BTreeMap<String, f64>,
+    text: BTreeMap<String, f32>,
     numbers: Vec<Scale>,
     hidden: Vec<Scale>,
     /// Of words, then numbers, then the hidden state, then the intercept.
-    weights: Vec<f64>,
+    weights: Vec<f32>,
     /// Slope and intercept that make probabilities of log-odds (Platt).
-    calibration: Option<(f64, f64)>,
+    calibration: Option<(f32, f32)>,
 }
 
 /// Mean and deviation of a number among what was learned from.
@@ -45,7 +46,7 @@ struct Scale(f32, f32);
 pub struct Judgement {
     /// The judge's version.
     pub judge: String,
-    /// That it is a threat, 0-1.
+    /// That it is a threat, 0-1, in steps of 0.0001.
     pub probability: f64,
     /// Whether the probability was held against this site's closings.
     pub calibrated: bool,
@@ -76,10 +77,13 @@ pub struct Reason {
 }
 
 impl Judge {
+    /// The version of the one that has learned nothing.
+    pub const PRIOR: &str = "prior";
+
     /// Has learned nothing.
     pub fn prior() -> Self {
         Self {
-            version: "prior".to_owned(),
+            version: Self::PRIOR.to_owned(),
             learned: (0, 0),
             words: BTreeMap::new(),
             text: BTreeMap::new(),
@@ -90,30 +94,38 @@ impl Judge {
         }
     }
 
+    /// Whether its probabilities were held against closings that it had not seen.
+    pub fn is_calibrated(&self) -> bool {
+        self.calibration.is_some()
+    }
+
     pub fn judge(&self, features: &Features) -> Judgement {
         let sparse = self.sparse(features);
         let plain = self.odds(features, &sparse);
         let text: Vec<(&str, f64)> = self.text_weights(features).collect();
         let with = plain + text.iter().map(|(_, weight)| weight).sum::<f64>().min(MAX_TEXT_ODDS);
-        let (without, probability) = (self.probability(plain), self.probability(with));
+        let (without, probability) = (rounded(self.probability(plain)), rounded(self.probability(with)));
         Judgement {
             judge: self.version.clone(),
             probability,
-            calibrated: self.calibration.is_some(),
+            calibrated: self.is_calibrated(),
             disposition: Disposition::of(probability, features.is_empty),
-            text_gap: probability - without,
+            text_gap: rounded(probability - without),
             why: self.why(features, &sparse, &text),
         }
     }
 
     /// Without the text.
     fn odds(&self, features: &Features, sparse: &Sparse) -> f64 {
-        features.prior + fit::dot(&self.weights, sparse)
+        let of = |place: usize| self.weights.get(place).copied().map_or(0.0, f64::from);
+        let start = f64::from(features.prior) + self.weights.last().copied().map_or(0.0, f64::from);
+        sparse.iter().fold(start, |sum, (place, amount)| sum + of(*place as usize) * f64::from(*amount))
     }
 
     fn probability(&self, odds: f64) -> f64 {
         let (slope, intercept) = self.calibration.unwrap_or((1.0, 0.0));
-        fit::probability((slope * odds + intercept).clamp(-fit::MOST_ODDS, fit::MOST_ODDS))
+        let odds = f64::from(slope) * odds + f64::from(intercept);
+        fit::probability(odds.clamp(-fit::MOST_ODDS, fit::MOST_ODDS))
     }
 
     /// Words by their rarity, of length 1 together; numbers and hidden state by their deviation from the mean.
@@ -141,7 +153,7 @@ impl Judge {
     }
 
     fn text_weights<'a>(&self, features: &'a Features) -> impl Iterator<Item = (&'a str, f64)> {
-        features.text.iter().filter_map(|word| Some((word.as_str(), *self.text.get(word)?)))
+        features.text.iter().filter_map(|word| Some((word.as_str(), f64::from(*self.text.get(word)?))))
     }
 
     fn why(&self, features: &Features, sparse: &Sparse, text: &[(&str, f64)]) -> Vec<Reason> {
@@ -153,10 +165,10 @@ impl Judge {
         let mut hidden = 0.0;
         let mut why = vec![Reason {
             feature: "the rule's level and the notes (formula)".to_owned(),
-            weight: features.prior,
+            weight: f64::from(features.prior),
         }];
         for (place, amount) in sparse {
-            let weight = self.weights[*place as usize] * f64::from(*amount);
+            let weight = f64::from(self.weights[*place as usize]) * f64::from(*amount);
             match names.get(*place as usize) {
                 Some(name) => why.push(Reason { feature: name.clone(), weight }),
                 None => hidden += weight,
@@ -169,6 +181,7 @@ impl Judge {
         why.retain(|reason| reason.weight.abs() >= LEAST_WEIGHT);
         why.sort_by(|one, other| other.weight.abs().total_cmp(&one.weight.abs()));
         why.truncate(MAX_WHY);
+        why.iter_mut().for_each(|reason| reason.weight = rounded(reason.weight));
         why
     }
 }
@@ -191,6 +204,11 @@ impl Disposition {
             Self::Undecided | Self::NotEvaluable => None,
         }
     }
+}
+
+/// To four decimals, which are more than it is good for and the same wherever they are read.
+fn rounded(number: f64) -> f64 {
+    (number * 1e4).round() / 1e4
 }
 
 /// Probabilities from the first on and below the second are not decided.
