@@ -201,12 +201,17 @@ fn last_interval(now: Timestamp, interval: Duration) -> Window {
         .expect("an interval is at least a second and at most ten years")
 }
 
-/// The part that triages; its model is looked for beside the runner file and loaded at once, in the background.
-pub fn triager(config: &triage::Config, runner: &Path) -> Triager {
-    let settings = triage::Settings {
+/// What triage is told by its section.
+pub fn settings(config: &triage::Config) -> triage::Settings {
+    triage::Settings {
         notes: config.false_positive.as_deref().map(triage::Notes::parse).unwrap_or_default(),
         ..triage::Settings::default()
-    };
+    }
+}
+
+/// The part that triages; its model is looked for beside the runner file and loaded at once, in the background.
+pub fn triager(config: &triage::Config, runner: &Path) -> Triager {
+    let settings = settings(config);
     let chosen = std::env::var_os("WATCHPOST_MODELS").map(PathBuf::from);
     let registry = Registry::new(Some(runner), chosen.as_deref());
     let defaults = watchpost_engine::Options::default();

@@ -11,6 +11,7 @@ mod judge;
 mod metrics;
 mod model;
 mod paper;
+mod replay;
 mod run;
 mod status;
 mod triage;
@@ -66,6 +67,8 @@ enum Verb {
     Eval(eval::Args),
     /// Show what the judge has learned, or put an older judge in use.
     Judge(judge::Args),
+    /// Give a stored verdict again from what it was made of, and say whether it is the same.
+    Replay(replay::Args),
     /// List deliveries, and try dead ones again.
     Deliveries(deliveries::Args),
     /// List windows that were given up, and why.
@@ -172,6 +175,7 @@ pub fn main() -> ExitCode {
         Verb::Metrics(args) => metrics::run(args),
         Verb::Eval(args) => eval::run(args),
         Verb::Judge(args) => judge::run(args),
+        Verb::Replay(args) => replay::run(args),
         Verb::Deliveries(args) => deliveries::run(args),
         Verb::Gaps(args) => gaps::run(args),
         Verb::Status(args) => status::run(args),

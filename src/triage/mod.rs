@@ -25,6 +25,7 @@ pub mod text;
 pub mod view;
 
 pub mod provider;
+pub mod record;
 pub mod triager;
 pub mod verdict;
 
@@ -35,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub use config::{Config, Deliver};
 pub use notes::Notes;
-pub use reader::{Judged, Known, Reader, Settings};
+pub use reader::{Draft, Judged, Known, Reader, Settings};
 pub use triager::{State, Step, TriageError, Triager};
 pub use verdict::{Verdict, clickagentic};
 

@@ -19,6 +19,7 @@ use super::opinion::{Leaning, Opinion};
 use super::prompt::{self, MAX_ANSWER_TOKENS};
 use super::prose::Ground;
 use super::provider::{Call, Identity, Prompt, Provider, ProviderError};
+use super::record::{self, Record};
 use super::score::{Evidence, Scores};
 use super::template;
 use super::verdict::{Cost, Verdict};
@@ -117,7 +118,13 @@ impl Reader {
                 }
                 Err(ProviderError::TooLong(reason) | ProviderError::Unusable(reason)) => break Err(reason),
                 Err(error) => return Err(error),
-                Ok(completion) => break Ok((completion, steps, ground)),
+                Ok(completion) => {
+                    if let Some(record) = &mut verdict.record {
+                        record.prompt = Some(record::of_prompt(&prompt));
+                        record.grammar = Some(record::of_json(&schema));
+                    }
+                    break Ok((completion, steps, ground));
+                }
             }
         };
         match answered {
@@ -179,17 +186,19 @@ pub struct Draft {
 }
 
 impl Draft {
-    pub fn of(alert: &Alert, notes: &Notes, known: Known) -> Self {
-        let judgement = notes.judge(alert);
+    pub fn of(alert: &Alert, settings: &Settings, known: Known) -> Self {
+        let judgement = settings.notes.judge(alert);
         let evidence = Evidence::of(alert, judgement);
         // No opinion moves the severity.
         let scores = evidence.score(Opinion::default());
         let view = View::of(alert);
         let template = template::write(alert, &view, judgement, scores.severity);
         let steps = steps(alert, &view, judgement);
+        let question = prompt::opinion(alert, &columns(&view));
+        let record = Record::begin(alert, settings, &question, &prompt::opinion_questions());
         Self {
             evidence,
-            question: prompt::opinion(alert, &columns(&view)),
+            question,
             features: Features::of(alert, &known.history, scores.false_positive),
             judge: known.judge,
             verdict: Verdict {
@@ -206,9 +215,15 @@ impl Draft {
                 note: judgement.statement().map(|statement| statement.text.clone()),
                 opinion: Opinion::default(),
                 judgement: None,
+                record: Some(record),
                 cost: Cost::default(),
             },
         }
+    }
+
+    /// From what was known then, and not what the history says now.
+    pub fn with_features(self, features: Features) -> Self {
+        Self { features, ..self }
     }
 
     /// The verdict with a model's opinion, or with none.
@@ -220,6 +235,9 @@ impl Draft {
         verdict.opinion = opinion;
         verdict.take(scores.by(&judgement, &evidence));
         verdict.judgement = Some(judgement);
+        if let Some(record) = &mut verdict.record {
+            record.features = record::of_json(&features);
+        }
         Judged { verdict, features }
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use watchpost_engine::{Options, Source};
 
+use super::judge::Features;
 use super::opinion::Opinion;
 use super::provider::local::Local;
 use super::provider::{Call, Control, Identity, Provider, ProviderError};
@@ -110,13 +111,34 @@ impl Triager {
         known: Known,
         limit: Duration,
     ) -> Result<Judged, TriageError> {
+        self.judge_draft(alert, known, limit, |draft| draft).await
+    }
+
+    /// The verdict on an alert of before, from the features that were kept of it and by the judge that is in `known`.
+    pub async fn judge_again(
+        &self,
+        alert: &Arc<Alert>,
+        known: Known,
+        features: Features,
+        limit: Duration,
+    ) -> Result<Judged, TriageError> {
+        self.judge_draft(alert, known, limit, |draft| draft.with_features(features)).await
+    }
+
+    async fn judge_draft(
+        &self,
+        alert: &Arc<Alert>,
+        known: Known,
+        limit: Duration,
+        complete: impl FnOnce(Draft) -> Draft,
+    ) -> Result<Judged, TriageError> {
         let limit = limit.min(self.settings.opinion_limit);
         let (call, _cancel) = call(alert, Step::Verdict, limit);
         let work = async {
             let (subject, settings) = (Arc::clone(alert), self.settings.clone());
             let began = Instant::now();
-            let draft = aside(move || Draft::of(&subject, &settings.notes, known)).await;
-            let draft = draft.map_err(|error| explain(error, limit))?;
+            let draft = aside(move || Draft::of(&subject, &settings, known)).await;
+            let draft = complete(draft.map_err(|error| explain(error, limit))?);
             let code_seconds = began.elapsed().as_secs_f64();
             let (opinion, cost) = match self.opinion(&draft, &call, limit).await {
                 Ok(asked) => asked,

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::judge::Judgement;
 use super::opinion::Opinion;
+use super::record::Record;
 
 /// What triage says of an alert. The first fields are clickagentic's, by name and meaning; prose is code's until the
 /// model's is there, every number is computed by code (see [`score`](super::score)).
@@ -33,6 +34,9 @@ pub struct Verdict {
     /// What the judge says; absent in verdicts of an older watchpost, which knew the formula alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judgement: Option<Judgement>,
+    /// What it was made of; absent in verdicts of an older watchpost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
     #[serde(default)]
     pub cost: Cost,
 }
@@ -156,6 +160,7 @@ mod tests {
             note: Some("n".into()),
             opinion: Opinion::default(),
             judgement: None,
+            record: None,
             cost: Cost::default(),
         };
         assert_eq!(

@@ -116,6 +116,7 @@ pub(super) mod tests {
                 affected_entities: vec!["root".into(), "203.0.113.9".into()],
                 recommended_action: "Block 203.0.113.9".into(),
                 judgement: None,
+                record: None,
                 cost: Cost::default(),
             }),
         }
