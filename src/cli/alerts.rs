@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use super::{Code, Failure, StoreArgs, table};
 use crate::closing::Closing;
-use crate::store::alerts::{self, Stored};
+use crate::store::alerts::{self, Alike, MAX_ALIKE, Stored};
 use crate::store::{closings, history};
 use crate::text::escape;
 use crate::triage::{Triage, Verdict};
@@ -20,6 +20,9 @@ pub struct Args {
     /// Only those that nobody closed.
     #[arg(long, conflicts_with = "id")]
     open: bool,
+    /// Of alerts that are alike within 24 hours only the newest.
+    #[arg(long, conflicts_with = "id")]
+    grouped: bool,
     /// How many, newest first.
     #[arg(long, default_value_t = 50)]
     limit: usize,
@@ -31,6 +34,9 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Code, Failure> {
     let store = args.store.open()?;
     let found = match &args.id {
+        None if args.grouped => {
+            store.read_here(|connection| alerts::list_grouped(connection, args.open, args.limit))?
+        }
         None if args.open => store.read_here(|connection| alerts::list_open(connection, args.limit))?,
         None => store.read_here(|connection| alerts::list(connection, args.limit))?,
         Some(id) => {
@@ -55,6 +61,9 @@ pub fn run(args: Args) -> Result<Code, Failure> {
             for line in judgement.map(|judgement| judgement.reasons()).unwrap_or_default() {
                 writeln!(out, "    {line}")?;
             }
+            if let Some(alike) = store.read_here(|connection| alerts::alike(connection, &alert.id))? {
+                writeln!(out, "  {}", words_of(&alike))?;
+            }
             let history = store.read_here(|connection| history::look_up(connection, alert))?;
             writeln!(out, "  before it")?;
             for line in history.lines() {
@@ -69,13 +78,19 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     } else if found.is_empty() {
         writeln!(out, "no {}alerts", if args.open { "open " } else { "" })?;
     } else {
-        let header = ["fired at", "level", "rule", "window", "rows", "severity", "judged", "closed as", "id"];
-        writeln!(out, "{}", table(&header, found.iter().map(row)))?;
+        let header =
+            ["fired at", "level", "rule", "window", "rows", "severity", "judged", "closed as", "alike", "id"];
+        let mut rows = Vec::new();
+        for stored in &found {
+            let alike = store.read_here(|connection| alerts::alike(connection, &stored.alert.id))?;
+            rows.push(row(stored, alike.as_ref()));
+        }
+        writeln!(out, "{}", table(&header, rows.into_iter()))?;
     }
     Ok(Code::Good)
 }
 
-fn row(stored: &Stored) -> [String; 9] {
+fn row(stored: &Stored, alike: Option<&Alike>) -> [String; 10] {
     let Stored { alert, triage, closing } = stored;
     let (severity, judged) = match triage {
         Triage::Skipped => ("-".to_owned(), "-".to_owned()),
@@ -94,6 +109,7 @@ fn row(stored: &Stored) -> [String; 9] {
         severity,
         judged,
         closing.as_ref().map_or(String::new(), |closing| closing.label.to_string()),
+        alike.map_or(String::new(), |alike| format!("+{}", alike.count)),
         alert.id.clone(),
     ]
 }
@@ -107,6 +123,12 @@ fn judged(verdict: &Verdict) -> String {
         }
         _ => format!("{} % benign", verdict.false_positive_score),
     }
+}
+
+fn words_of(alike: &Alike) -> String {
+    let Alike { first, count } = alike;
+    let count = if *count == MAX_ALIKE { format!("{count} or more") } else { count.to_string() };
+    format!("alike     {count} in the 24 hours before it, the first {first}")
 }
 
 /// A closing on one line, below its alert.

@@ -47,7 +47,9 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     let now = match asks {
         true => {
             let triager = app::triager(&config, &path);
-            super::runtime()?.block_on(past.again(&triager))?
+            let other =
+                past.verdict.cost.reused_from.as_ref().map(|id| Past::read(&store, id)).transpose()?;
+            super::runtime()?.block_on(past.again(&triager, other.as_ref()))?
         }
         false => past.by_code(&app::settings(&config)),
     };
@@ -110,9 +112,16 @@ impl Past {
     }
 
     /// With the model; it writes where it wrote.
-    async fn again(&self, triager: &Triager) -> Result<Verdict, Failure> {
+    async fn again(&self, triager: &Triager, other: Option<&Self>) -> Result<Verdict, Failure> {
         let judged = triager.judge_again(&self.alert, self.known(), self.features.clone(), LIMIT).await;
         let verdict = judged.map_err(Failure::cannot_run)?.verdict;
+        if let Some(other) = other {
+            // The model wrote about that one; the same triager then knows what it wrote.
+            let judged =
+                triager.judge_again(&other.alert, other.known(), other.features.clone(), LIMIT).await;
+            let verdict = judged.map_err(Failure::cannot_run)?.verdict;
+            triager.describe(&other.alert, verdict, LIMIT).await.map_err(Failure::cannot_run)?;
+        }
         match self.verdict.cost.prose {
             Prose::Template if self.verdict.cost.templated.is_empty() => Ok(verdict),
             _ => triager.describe(&self.alert, verdict, LIMIT).await.map_err(Failure::cannot_run),

@@ -77,6 +77,7 @@ const STEPS: &[&str] = &[
     super::history::TABLES,
     super::closings::TABLE,
     super::judges::TABLES,
+    super::alerts::ALIKE,
 ];
 
 /// Brings the tables up to date.

@@ -378,8 +378,8 @@ mod tests {
         let (dir, store) = store();
         let path = dir.path().join("test.db");
         let age = |store: &Store| {
-            let older =
-                "DROP TABLE features; DROP TABLE judges; DROP TABLE learning; PRAGMA user_version = 5";
+            let older = "DROP TABLE features; DROP TABLE judges; DROP TABLE learning; \
+                 DROP INDEX alerts_alike; ALTER TABLE alerts DROP COLUMN likeness; PRAGMA user_version = 5";
             store.read_here(|connection| connection.execute_batch(older)).unwrap();
         };
         age(&store);

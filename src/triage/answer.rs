@@ -6,7 +6,7 @@ use super::prompt::{EXPLANATION_CHARS, SUMMARY_CHARS, TITLE_CHARS};
 use super::prose::Ground;
 use super::verdict::{Prose, Verdict};
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Answer {
     title: String,
     summary: String,

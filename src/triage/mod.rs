@@ -11,6 +11,7 @@ pub mod reader;
 pub mod field;
 pub mod history;
 pub mod judge;
+pub mod likeness;
 pub mod notes;
 pub mod observable;
 pub mod opinion;

@@ -2,7 +2,8 @@
 //! a model, and what the judge makes of them. Then the prose: a bounded view, the model's words, and their check. Between
 //! them lies nothing but the verdict itself, so that the second step can follow the first after a restart.
 
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -13,6 +14,7 @@ use super::answer::Answer;
 use super::field::Role;
 use super::history::History;
 use super::judge::{Features, Judge};
+use super::likeness;
 use super::notes::{Judgement, Notes};
 use super::observable;
 use super::opinion::{Leaning, Opinion};
@@ -22,7 +24,7 @@ use super::provider::{Call, Identity, Prompt, Provider, ProviderError};
 use super::record::{self, Record};
 use super::score::{Evidence, Scores};
 use super::template;
-use super::verdict::{Cost, Verdict};
+use super::verdict::{Cost, Severity, Verdict};
 use super::view::View;
 use crate::alert::Alert;
 
@@ -35,11 +37,18 @@ pub struct Settings {
     pub data_tokens: usize,
     /// How long a verdict waits for a model's opinion, which moves little.
     pub opinion_limit: Duration,
+    /// Whether what the model wrote about an alert may stand beside one that is alike.
+    pub reuse: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { notes: Notes::default(), data_tokens: prompt::DATA_TOKENS, opinion_limit: OPINION_LIMIT }
+        Self {
+            notes: Notes::default(),
+            data_tokens: prompt::DATA_TOKENS,
+            opinion_limit: OPINION_LIMIT,
+            reuse: true,
+        }
     }
 }
 
@@ -70,11 +79,38 @@ pub struct Reader {
     settings: Arc<Settings>,
     /// What the model answers when it is told nothing.
     habit: OnceCell<Option<Leaning>>,
+    written: Mutex<Written>,
 }
+
+/// What the model wrote about the last alerts.
+#[derive(Default)]
+struct Written {
+    /// By what alike alerts have in common.
+    answers: HashMap<Alike, Kept>,
+    /// The oldest first.
+    order: VecDeque<Alike>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    /// The alert that it was written about.
+    alert: String,
+    answer: Answer,
+    /// Fields of it that did not hold even there.
+    dropped: usize,
+}
+
+/// What alerts have in common whose text may be the same: their likeness, and what the verdict says.
+type Alike = (i64, Severity, Option<String>);
 
 impl Reader {
     pub fn new(provider: Box<dyn Provider>, settings: Settings) -> Self {
-        Self { provider: provider.into(), settings: Arc::new(settings), habit: OnceCell::new() }
+        Self {
+            provider: provider.into(),
+            settings: Arc::new(settings),
+            habit: OnceCell::new(),
+            written: Mutex::default(),
+        }
     }
 
     pub fn model(&self) -> &Identity {
@@ -107,9 +143,15 @@ impl Reader {
             let (settings, provider) = (Arc::clone(&self.settings), Arc::clone(&self.provider));
             let assignment =
                 aside(move || Assignment::of(&subject, &told, &settings.notes, budget, &*provider)).await?;
-            let Some(Assignment { prompt, steps, ground }) = assignment else {
+            let Some(Assignment { prompt, steps, ground, likeness }) = assignment else {
                 break Err("the notes have changed since the verdict".to_owned());
             };
+            let alike = (likeness, verdict.severity, verdict.note.clone());
+            if let Some(reused) = self.reused(alert, &verdict, &alike, &ground, &steps) {
+                verdict = reused;
+                verdict.cost.prose_compute_seconds = began.elapsed().as_secs_f64();
+                return Ok(verdict);
+            }
             let schema = prompt::schema(&steps);
             match self.provider.complete(&prompt, &schema, MAX_ANSWER_TOKENS, call).await {
                 // A small context, or a language that takes many tokens: once with half the data.
@@ -123,26 +165,62 @@ impl Reader {
                         record.prompt = Some(record::of_prompt(&prompt));
                         record.grammar = Some(record::of_json(&schema));
                     }
-                    break Ok((completion, steps, ground));
+                    break Ok((completion, steps, ground, alike));
                 }
             }
         };
         match answered {
-            Ok((completion, steps, ground)) => {
+            Ok((completion, steps, ground, alike)) => {
                 verdict.cost.prompt_tokens = completion.prompt_tokens;
                 verdict.cost.cached_tokens = completion.cached_tokens;
                 verdict.cost.completion_tokens = completion.completion_tokens;
                 verdict.cost.seconds_to_first_token = completion.time_to_first_token.as_secs_f64();
-                verdict = aside(move || match Answer::parse(&completion.text) {
-                    Ok(answer) => answer.put_into(verdict, &ground, &steps),
+                verdict = match Answer::parse(&completion.text) {
+                    Ok(answer) => {
+                        let written = answer.clone();
+                        let verdict = aside(move || written.put_into(verdict, &ground, &steps)).await?;
+                        let dropped = verdict.cost.templated.len();
+                        self.keep(alike, Kept { alert: alert.id.clone(), answer, dropped });
+                        verdict
+                    }
                     Err(reason) => verdict.without_prose(&reason),
-                })
-                .await?;
+                };
             }
             Err(reason) => verdict = verdict.without_prose(&reason),
         }
         verdict.cost.prose_compute_seconds = began.elapsed().as_secs_f64();
         Ok(verdict)
+    }
+
+    /// What was written about an alert that is alike, where as much of it holds for this one.
+    fn reused(
+        &self,
+        alert: &Alert,
+        verdict: &Verdict,
+        alike: &Alike,
+        ground: &Ground,
+        steps: &[String],
+    ) -> Option<Verdict> {
+        let Kept { alert: other, answer, dropped } = match self.settings.reuse {
+            true => lock(&self.written).answers.get(alike).cloned()?,
+            false => return None,
+        };
+        let mut reused = answer.put_into(verdict.clone(), ground, steps);
+        let holds = other != alert.id && reused.cost.templated.len() <= dropped;
+        reused.cost.reused_from = Some(other);
+        holds.then_some(reused)
+    }
+
+    fn keep(&self, alike: Alike, kept: Kept) {
+        let Written { answers, order } = &mut *lock(&self.written);
+        if answers.insert(alike.clone(), kept).is_none() {
+            order.push_back(alike);
+        }
+        if order.len() > MAX_WRITTEN
+            && let Some(oldest) = order.pop_front()
+        {
+            answers.remove(&oldest);
+        }
     }
 
     /// What the model finds likely against what it says when it is told nothing. Fails where it gives no answer at all.
@@ -257,6 +335,7 @@ struct Assignment {
     /// What it may choose from.
     steps: Vec<String>,
     ground: Ground,
+    likeness: i64,
 }
 
 impl Assignment {
@@ -284,7 +363,7 @@ impl Assignment {
             verdict.severity,
             judgement.is_dismissed(),
         );
-        Some(Self { prompt, steps: steps(alert, &view, judgement), ground })
+        Some(Self { prompt, steps: steps(alert, &view, judgement), ground, likeness: likeness::of(alert) })
     }
 }
 
@@ -326,6 +405,12 @@ fn trusted(
     texts
 }
 
+fn lock(written: &Mutex<Written>) -> MutexGuard<'_, Written> {
+    written.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers that are kept, of some hundred bytes each.
+const MAX_WRITTEN: usize = 1_000;
 /// Less than `triage.deadline` is by default: no alert goes out without its verdict because of a slow model.
 const OPINION_LIMIT: Duration = Duration::from_secs(20);
 

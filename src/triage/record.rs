@@ -33,11 +33,11 @@ impl Record {
             std::iter::once(question.answer.as_str()).chain(question.candidates.iter().map(String::as_str))
         });
         let asked: Vec<&str> = parts(question).into_iter().chain(candidates).collect();
-        let Settings { notes, data_tokens, opinion_limit } = settings;
+        let Settings { notes, data_tokens, opinion_limit, reuse } = settings;
         Self {
             watchpost: env!("CARGO_PKG_VERSION").to_owned(),
             alert: of_json(alert),
-            settings: of_parts(&[&format!("{notes:?}"), &format!("{data_tokens} {opinion_limit:?}")]),
+            settings: of_parts(&[&format!("{notes:?}"), &format!("{data_tokens} {opinion_limit:?} {reuse}")]),
             features: String::new(),
             question: of_parts(&asked),
             prompt: None,

@@ -49,7 +49,7 @@ impl Verdict {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Severity {
     Low,
     Medium,
@@ -107,6 +107,9 @@ pub struct Cost {
     pub seconds_to_first_token: f64,
     #[serde(default)]
     pub prose: Prose,
+    /// The alert, alike, whose text by the model this is, as it holds for this alert too; the model was not asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused_from: Option<String>,
     /// Fields whose text is code's because the model's was not usable, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub templated: Vec<String>,

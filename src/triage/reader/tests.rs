@@ -197,3 +197,37 @@ async fn the_same_alert_gives_the_same_verdict() {
     let subject = port_scan("10.0.0.6", "SYN to /etc/x 8.8.8.8");
     assert_eq!(read(Scripted::default(), &subject).await, read(Scripted::default(), &subject).await);
 }
+
+#[tokio::test]
+async fn what_was_written_of_an_alert_stands_beside_one_that_is_alike_as_far_as_it_holds() {
+    let reader = reader(Scripted::default());
+    let read = async |id: &str, alert: Alert| {
+        let alert = Arc::new(Alert { id: id.to_owned(), ..alert });
+        let verdict = judged(&reader, &alert).await;
+        reader.describe(&alert, verdict, &Call::default()).await.unwrap()
+    };
+    let first = read("one", port_scan("10.0.0.6", "SYN to port 22")).await;
+    assert_eq!((first.cost.reused_from.as_deref(), first.cost.prose), (None, Prose::Mixed));
+    let alike = read("two", port_scan("10.0.0.6", "SYN to port 23")).await;
+    assert_eq!((alike.cost.reused_from.as_deref(), alike.cost.completion_tokens), (Some("one"), 0));
+    assert_eq!((&alike.title, &alike.summary), (&first.title, &first.summary));
+    let other = read("three", port_scan("10.0.0.7", "SYN to port 23")).await;
+    assert_eq!(other.cost.reused_from, None);
+    // Its own text is asked for again, as after a restart.
+    assert_eq!(read("one", port_scan("10.0.0.6", "SYN to port 22")).await.cost.reused_from, None);
+}
+
+#[tokio::test]
+async fn what_names_something_that_is_not_in_the_other_alert_is_written_again() {
+    let text = "Source 10.0.0.6 came from 203.0.113.9 in the rows.";
+    let reader = reader(Scripted::answering(text, text, text));
+    let read = async |id: &str, message: &str| {
+        let alert = Arc::new(Alert { id: id.to_owned(), ..port_scan("10.0.0.6", message) });
+        let verdict = judged(&reader, &alert).await;
+        reader.describe(&alert, verdict, &Call::default()).await.unwrap()
+    };
+    assert!(read("one", "proxy 203.0.113.9 passed it").await.summary.contains("203.0.113.9"));
+    let other = read("two", "proxy 203.0.113.7 passed it").await;
+    assert_eq!(other.cost.reused_from, None);
+    assert!(!serde_json::to_string(&other).unwrap().contains("203.0.113.9"));
+}
