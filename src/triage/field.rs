@@ -42,6 +42,11 @@ impl Role {
         )
     }
 
+    /// Whether any cell can be clean.
+    pub fn can_be_clean(self) -> bool {
+        self.is_identity() || matches!(self, Self::Number | Self::Hash)
+    }
+
     /// Whether `cell`, whole, is a value that this role's columns hold and that cannot carry free text.
     pub fn is_clean(self, cell: &Value) -> bool {
         match (self, cell) {

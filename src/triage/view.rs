@@ -180,8 +180,7 @@ struct Counter<'a> {
 
 impl<'a> Counter<'a> {
     fn new(path: &str, role: Role) -> Self {
-        let clean = role.is_identity() || matches!(role, Role::Number | Role::Hash);
-        Self { path: path.to_owned(), role, clean, values: HashMap::new() }
+        Self { path: path.to_owned(), role, clean: role.can_be_clean(), values: HashMap::new() }
     }
 
     fn add(&mut self, value: &'a Value) {
