@@ -8,6 +8,7 @@
 pub mod config;
 pub mod reader;
 
+pub mod cloud;
 pub mod field;
 pub mod history;
 pub mod judge;

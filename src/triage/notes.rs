@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::field::{self, Role, Roles};
+use super::field::{self, Column, Role, Roles};
 use crate::alert::Alert;
 use crate::clock::Timestamp;
 
@@ -144,7 +144,7 @@ impl Notes {
             self.statements.iter().map(|statement| statement.can_hold(alert)).collect();
         let mut kept: Vec<bool> =
             self.statements.iter().map(|statement| statement.is_kept_by_rule(alert)).collect();
-        let mut roles = Roles::default();
+        let mut roles = Roles::new(alert);
         for row in &alert.data.value {
             let mut cells = Vec::new();
             field::leaves(row, &mut |path, value| {
@@ -261,8 +261,9 @@ struct Cell<'a> {
 }
 
 impl<'a> Cell<'a> {
-    fn new(role: Role, path: &str, value: &'a Value) -> Self {
-        let clean = role.is_clean(value);
+    fn new(column: Column, path: &str, value: &'a Value) -> Self {
+        let Column { role, .. } = column;
+        let clean = column.is_clean(value);
         let is_address = matches!(role, Role::SourceAddress | Role::DestinationAddress | Role::Address);
         Self {
             role,

@@ -460,6 +460,19 @@ fn rules_come_in_the_order_of_patterns_then_of_names() {
 }
 
 #[test]
+fn a_column_is_tainted_or_clean_and_has_a_name() {
+    let with = |columns: &str| {
+        folder(&[("runner.yml", RUNNER), ("rules/a.yml", &format!("{}{columns}\n", RULE.trim_start()))])
+    };
+    assert_eq!(checked(&with("tainted: user\nclean: [department, cloud.id]")).1, Code::Good);
+    let (text, code) = checked(&with("tainted: [user, host]\nclean: [host]"));
+    assert_eq!(code, Code::Rules);
+    assert!(text.contains("rules/a.yml:6:8: `host` is in both `clean` and `tainted`: keep one"), "{text}");
+    let (text, _) = checked(&with("tainted: ['.']"));
+    assert!(text.contains("rules/a.yml:5:10: tainted: "), "{text}");
+}
+
+#[test]
 fn a_statement_that_is_over_is_a_warning_and_one_that_is_wrong_an_error() {
     let with = |until: &str| {
         let known = format!(

@@ -342,6 +342,17 @@ mod tests {
     }
 
     #[test]
+    fn a_column_that_the_rule_calls_clean_can_meet_a_condition() {
+        let notes = notes("fields: {department: it, asset: 10.3.0.0/16}");
+        let mut alert = alert(75, json!([{ "department": "IT", "asset": "10.3.0.9" }]));
+        assert_eq!(notes.judge(&alert), Judgement::Silent);
+        alert.rule.insert("clean".into(), json!(["department", "asset"]));
+        assert!(notes.judge(&alert).is_dismissed());
+        alert.rule.insert("tainted".into(), json!(["asset"]));
+        assert_eq!(notes.judge(&alert), Judgement::Silent);
+    }
+
+    #[test]
     fn a_statement_holds_to_the_end_of_its_day_by_the_time_of_the_alert() {
         let rows = json!([{ "source_ip": "10.0.0.5" }]);
         let (mut alert, source) = (alert(75, rows), "source: 10.0.0.5");
