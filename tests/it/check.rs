@@ -484,7 +484,7 @@ fn a_statement_that_is_over_is_a_warning_and_one_that_is_wrong_an_error() {
     let (text, code) = checked(&with("2026-05-31"));
     assert_eq!(code, Code::Findings);
     insta::assert_snapshot!(text, @r"
-    runner.yml:14:49: warning: triage.known_benign[0].until: `2026-05-31` is over, so this has no effect: remove it, or give a later date
+    runner.yml:14:39: warning: triage.known_benign[0].until: `2026-05-31` is over, so this has no effect: remove it, or give a later date
     1 detector, 1 rule, 1 problem
     ");
     assert_eq!(checked(&with("May 2027")).1, Code::Configuration);
