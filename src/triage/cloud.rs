@@ -14,7 +14,7 @@ pub fn is_id(text: &str) -> bool {
 ///
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html>
 pub fn arns(word: &str) -> impl Iterator<Item = &str> {
-    word.match_indices("arn:aws").filter_map(|(at, _)| {
+    word.match_indices(ARN).filter_map(|(at, _)| {
         let rest = &word[at..];
         // One byte more than an id may have, so that a long one is not taken for its begin.
         let rest = &rest[..rest.floor_char_boundary(MAX_BYTES + 1)];
@@ -47,19 +47,15 @@ pub fn account_of(arn: &str) -> Option<&str> {
 /// The resource that a word is: an id of AWS (`i-0abc...`), an Azure path, or a Google Cloud path, this without
 /// the service before it.
 pub fn resource(word: &str) -> Option<&str> {
-    if word.len() > MAX_BYTES
-        || !word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.:-".contains(&byte))
-    {
-        return None;
-    }
-    if is_instance(word) || is_azure(word) {
+    if is_instance(word) {
         return Some(word);
     }
     let path = match word.strip_prefix("//") {
         Some(rest) => rest.split_once(".googleapis.com/")?.1,
         None => word,
     };
-    is_google(path).then_some(path)
+    let is_path = || path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.:-".contains(&byte));
+    (path.len() <= MAX_BYTES && (is_azure(path) || is_google(path)) && is_path()).then_some(path)
 }
 
 fn is_account(text: &str) -> bool {
@@ -78,7 +74,8 @@ fn is_instance(word: &str) -> bool {
 /// `/subscriptions/<guid>` and what is below it.
 fn is_azure(word: &str) -> bool {
     let mut parts = word.split('/');
-    parts.next() == Some("")
+    word.starts_with('/')
+        && parts.next() == Some("")
         && parts.next().is_some_and(|part| part.eq_ignore_ascii_case("subscriptions"))
         && parts.next().is_some_and(is_guid)
 }
@@ -86,7 +83,8 @@ fn is_azure(word: &str) -> bool {
 /// `projects/<id>/` and a known collection.
 fn is_google(path: &str) -> bool {
     let mut parts = path.split('/');
-    parts.next() == Some("projects")
+    path.starts_with("projects/")
+        && parts.next() == Some("projects")
         && parts.next().is_some_and(is_project)
         && parts.next().is_some_and(|part| COLLECTIONS.contains(&part))
         && parts.next().is_some_and(|part| !part.is_empty())
@@ -107,6 +105,8 @@ fn is_guid(text: &str) -> bool {
         })
 }
 
+/// How every one of [`arns`] begins.
+pub const ARN: &str = "arn:aws";
 const MAX_BYTES: usize = 256;
 
 /// What Google Cloud keeps in a project; `projects/website/src` is a folder.

@@ -54,7 +54,7 @@ impl Role {
     }
 
     /// Whether `cell`, whole, is a value that this role's columns hold and that cannot carry free text.
-    pub fn is_clean(self, cell: &Value) -> bool {
+    fn is_clean(self, cell: &Value) -> bool {
         match (self, cell) {
             (Self::Number, Value::Number(_)) => true,
             (Self::Number, Value::String(text)) => {

@@ -273,7 +273,7 @@ const MAX_COMMAND_LINES: usize = 20;
 /// Longer values are not entities.
 const MAX_VALUE_BYTES: usize = 256;
 const MAX_CELLS: usize = 1_000_000;
-/// Of free text, over all rows; scanned at about 50 MB a second in a test build.
+/// Of free text, over all rows; scanned at about 30 MB a second in a test build.
 const MAX_TEXT_BYTES: usize = 512 * 1024;
 /// Of one long cell, from its begin and its end.
 const HEAD_BYTES: usize = 8 * 1024;

@@ -6,14 +6,7 @@ use regex::{Captures, Regex};
 
 /// `hxxp://evil[.]example` as `http://evil.example`; `None` where nothing is defanged.
 pub(super) fn refang(text: &str) -> Option<String> {
-    static MARK: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?i)[\[({](\.|dot|@|at|://?|:|/)[\])}]|\b(?:hxxp(s?)|(fxp))\b")
-            .expect("the pattern is constant")
-    });
-    // Most words have none of this, and looking is cheaper than matching.
-    let can_match = text.contains(['[', '(', '{'])
-        || ["xxp", "XXP", "xXp", "Xxp", "fxp"].iter().any(|mark| text.contains(mark));
-    if !can_match || !MARK.is_match(text) {
+    if !is_defanged(text) {
         return None;
     }
     let plain = MARK.replace_all(text, |found: &Captures<'_>| {
@@ -28,6 +21,16 @@ pub(super) fn refang(text: &str) -> Option<String> {
     });
     Some(plain.into_owned())
 }
+
+/// Whether there is anything to [`refang`] in a text of any length.
+pub(super) fn is_defanged(text: &str) -> bool {
+    MARK.is_match(text)
+}
+
+static MARK: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?i)[\[({](\.|dot|@|at|://?|:|/)[\])}]|\b(?:hxxp(s?)|(fxp))\b")
+        .expect("the pattern is constant")
+});
 
 #[cfg(test)]
 mod tests {

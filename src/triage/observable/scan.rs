@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::defang::refang;
+use super::defang::{is_defanged, refang};
 use super::{Kind, MAX_VALUE_BYTES};
 use crate::triage::{cloud, field};
 
@@ -15,18 +15,22 @@ pub fn scan(text: &str, found: &mut dyn FnMut(Kind, &str)) {
     if let Some(user) = login_user(text) {
         found(Kind::User, user);
     }
+    // Most texts have neither, and looking once costs less than looking in each word.
+    let (has_defanged, has_arn) = (is_defanged(text), text.contains(cloud::ARN));
     let mut before = "";
     for written in text.split(|c: char| c.is_whitespace() || c.is_control() || "\"'`<>".contains(c)) {
         if written.is_empty() {
             continue;
         }
         // Who defangs a name says that it is one, whatever its top-level domain.
-        let plain = refang(written);
+        let plain = if has_defanged { refang(written) } else { None };
         let (chunk, strict) = (plain.as_deref().unwrap_or(written), plain.is_none());
-        for arn in cloud::arns(chunk) {
-            found(Kind::Cloud, arn);
-            if let Some(account) = cloud::account_of(arn) {
-                found(Kind::Cloud, account);
+        if has_arn {
+            for arn in cloud::arns(chunk) {
+                found(Kind::Cloud, arn);
+                if let Some(account) = cloud::account_of(arn) {
+                    found(Kind::Cloud, account);
+                }
             }
         }
         if let Some(url) = url_in(chunk) {
