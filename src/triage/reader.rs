@@ -29,7 +29,7 @@ use crate::alert::Alert;
 /// What triage is told by configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The operator's `false_positive` text.
+    /// The operator's `false_positive` text and `known_benign` statements.
     pub notes: Notes,
     /// Tokens of log data in a prompt, see [`prompt::DATA_TOKENS`].
     pub data_tokens: usize,
