@@ -130,7 +130,7 @@ fn save(criterion: &mut Criterion) {
 fn triage(criterion: &mut Criterion) {
     let alert = alert(10_000);
     criterion.bench_function("observables of an alert with 10,000 rows", |bench| {
-        bench.iter(|| observable::extract(black_box(&alert.data.value)));
+        bench.iter(|| observable::extract(black_box(&alert)));
     });
     criterion.bench_function("view of an alert with 10,000 rows, cut to 400 tokens", |bench| {
         bench.iter(|| View::of(black_box(&alert)).show(400, &|text| text.len() / 3));

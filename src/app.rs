@@ -203,10 +203,8 @@ fn last_interval(now: Timestamp, interval: Duration) -> Window {
 
 /// What triage is told by its section.
 pub fn settings(config: &triage::Config) -> triage::Settings {
-    triage::Settings {
-        notes: config.false_positive.as_deref().map(triage::Notes::parse).unwrap_or_default(),
-        ..triage::Settings::default()
-    }
+    let notes = triage::Notes::parse(config.false_positive.as_deref().unwrap_or_default());
+    triage::Settings { notes: notes.with_known(&config.known_benign), ..triage::Settings::default() }
 }
 
 /// The part that triages; its model is looked for beside the runner file and loaded at once, in the background.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Diagnostic, Environment, Loaded, Runner};
 use crate::rule::load::{RuleSet, Scope};
 use crate::rule::template;
@@ -27,7 +28,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<Code, super::Failure> {
-    let outcome = check(&args.runner.path(), args.effective, &|name| std::env::var(name).ok());
+    let (path, now) = (args.runner.path(), Clock::system().now());
+    let outcome = check(&path, args.effective, &|name| std::env::var(name).ok(), now);
     std::io::stdout().write_all(outcome.text.as_bytes())?;
     Ok(outcome.code)
 }
@@ -47,9 +49,13 @@ pub enum Code {
     CannotRun = 4,
 }
 
-/// Reads the runner at `path` and every rule it names. `effective` adds the configuration in force as YAML.
-pub fn check(path: &Path, effective: bool, environment: Environment<'_>) -> Outcome {
-    let loaded = Runner::load_with(path, environment);
+/// Reads the runner at `path` and every rule it names, and tells what is over by `now`. `effective` adds the
+/// configuration in force as YAML.
+pub fn check(path: &Path, effective: bool, environment: Environment<'_>, now: Timestamp) -> Outcome {
+    let mut loaded = Runner::load_with(path, environment);
+    let expired = loaded.runner.iter().flat_map(|runner| runner.expired(now));
+    loaded.diagnostics = loaded.diagnostics.iter().cloned().chain(expired).collect();
+    loaded.diagnostics.sort_by_key(|diagnostic| diagnostic.at);
     let sets = rule_sets(path, &loaded);
     let mut text = String::new();
     // A file that several detectors use has its problems once.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Severity};
 use super::read::{Environment, FromYaml, Reader, read_text};
 use super::values::{Interval, Named, Patterns, Plugins, Switch};
 use super::yaml::{self, Entry, Node, Value};
 use super::{section, units};
+use crate::clock::Timestamp;
 use crate::{datasource, triage, webhook};
 
 /// What `runner.yml` says, checked: every name that is used exists, every number is in its range.
@@ -112,6 +113,23 @@ impl Runner {
         diagnostics.sort_by_key(|diagnostic| diagnostic.at);
         let is_good = !diagnostics.iter().any(Diagnostic::is_error);
         Loaded { runner: runner.filter(|_| is_good), diagnostics, rules, datasources, is_readable: true }
+    }
+
+    /// Statements of `known_benign` that have no effect any more.
+    pub fn expired(&self, now: Timestamp) -> Vec<Diagnostic> {
+        let known = self.triage.iter().flat_map(|triage| triage.known_benign.iter().enumerate());
+        let over = known.filter(|(_, known)| known.until.is_over(now));
+        over.map(|(index, known)| Diagnostic {
+            file: self.path.to_string_lossy().into_owned(),
+            at: Some(known.until.at),
+            path: format!("triage.known_benign[{index}].until"),
+            message: format!(
+                "`{}` is over, so this has no effect: remove it, or give a later date",
+                known.until
+            ),
+            severity: Severity::Warning,
+        })
+        .collect()
     }
 
     /// The configuration in force, defaults written out and secrets as `***`.

@@ -159,7 +159,14 @@ fn read(root: &Node, environment: &Environment<'static>, reader: &mut Reader<'_>
             reader.within(key, |reader| template::check(&scalar.text, node, names, environment, reader));
         }
     }
-    RuleSection::from_yaml(root, reader)
+    let section = RuleSection::from_yaml(root, reader)?;
+    if let Some(column) = section.clean.iter().find(|column| section.tainted.contains(column))
+        && let Some(clean) = root.get("clean")
+    {
+        let column = crate::config::clip(column);
+        reader.error(clean.at, format!("`{column}` is in both `clean` and `tainted`: keep one"));
+    }
+    Some(section)
 }
 
 section! {
@@ -189,6 +196,13 @@ section! {
         pub description: String = "",
         /// Your own values, `{{ data.threshold }}` in templates.
         pub data: Json = "{}",
+        /// Columns that attackers can write although their names do not say so, e.g. `[user]`; also inside of maps.
+        #[read(columns)]
+        pub tainted: Vec<String> = "[]",
+        /// Columns that attackers cannot write although their names do not say so, e.g. `[department, cloud.arn]`, as whole
+        /// paths. Their cells count as clean where they are short and without blanks.
+        #[read(columns)]
+        pub clean: Vec<String> = "[]",
         /// Whether `rule` is a Sigma rule. Only `false` so far.
         #[read(not_sigma)]
         pub sigma: bool = "false",
@@ -212,6 +226,8 @@ impl RuleSection {
             tags: self.tags,
             description: self.description,
             data: self.data,
+            tainted: self.tainted,
+            clean: self.clean,
             datasource: self.datasource,
             path: path.to_owned(),
         }
@@ -296,6 +312,16 @@ impl FromYaml for Size {
 fn text(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
     let text = String::from_yaml(node, reader)?;
     if text.trim().is_empty() { reader.refuse(node, "a text with something in it") } else { Some(text) }
+}
+
+/// Names of columns.
+fn columns(node: &Node, reader: &mut Reader<'_>) -> Option<Vec<String>> {
+    let columns = Vec::<String>::from_yaml(node, reader)?;
+    if columns.iter().all(|column| column.chars().any(char::is_alphanumeric)) {
+        Some(columns)
+    } else {
+        reader.refuse(node, "names of columns with letters or digits, e.g. `[user, data.srcip]`")
+    }
 }
 
 fn datasource_name(node: &Node, reader: &mut Reader<'_>) -> Option<Option<String>> {

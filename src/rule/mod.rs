@@ -29,13 +29,18 @@ pub struct Rule {
     pub description: String,
     /// The operator's own values, `{{ data.threshold }}` in templates.
     pub data: Value,
+    /// Columns that attackers can write, whatever their names.
+    pub tainted: Vec<String>,
+    /// Columns, by their whole paths, that attackers cannot write.
+    pub clean: Vec<String>,
     /// Name of the datasource; `None` is the detector's.
     pub datasource: Option<String>,
     pub path: PathBuf,
 }
 
 impl Rule {
-    /// The fields in clickdetect's shape, as templates see them and alerts carry them.
+    /// The fields in clickdetect's shape, as templates see them and alerts carry them; `tainted` and `clean`, which
+    /// it does not know, where they name a column.
     pub fn to_map(&self) -> Map<String, Value> {
         let fields = [
             ("id", self.id.as_str().into()),
@@ -52,7 +57,10 @@ impl Rule {
             ("path", self.path.to_string_lossy().into()),
             ("sigma", false.into()),
         ];
-        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        let lists = [("tainted", &self.tainted), ("clean", &self.clean)];
+        let ours = lists.into_iter().filter(|(_, columns)| !columns.is_empty());
+        let ours = ours.map(|(name, columns)| (name, columns.as_slice().into()));
+        fields.into_iter().chain(ours).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use watchpost_engine::Device;
 
+use super::notes::KnownBenign;
 use crate::config::yaml::{Node, Value};
 use crate::config::{FromYaml, Reader, Secret, Url, section, suggestion, units};
 use crate::rule::Rule;
@@ -25,6 +26,8 @@ section! {
         /// What is known to be harmless, in words, e.g. `Scanner 10.0.0.5 runs daily. Ignore alerts where source_ip
         /// is 10.0.0.5.`
         pub false_positive: Option<String>,
+        /// What is known to be harmless, as statements that end: who or what, why, until when, and who says so.
+        pub known_benign: Vec<KnownBenign> = "[]",
         /// Whether the model may think aloud first. Only `false` so far.
         #[read(think)]
         pub think: bool = "false",

@@ -3,12 +3,15 @@
 //! A cell is *clean* when its column is known to hold one typed value (an address, a user, ...) and the whole cell is
 //! such a value. Everything else (messages, URLs, user agents, command lines, unknown columns) is *tainted*:
 //! it may hold text that an attacker chose. An attacker may choose *which* user name he tries, but a clean cell
-//! cannot hold a sentence.
+//! cannot hold a sentence. A rule may say otherwise of its own columns, with `tainted` and `clean`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value};
+
+use super::cloud;
+use crate::alert::Alert;
 
 /// What the cells of a column are, told by its name alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,10 +24,13 @@ pub enum Role {
     Host,
     Hash,
     Process,
+    CommandLine,
     File,
     Domain,
     Url,
     Email,
+    /// Ids of cloud accounts and resources.
+    Cloud,
     /// Ports, event ids, status codes and counts.
     Number,
     Time,
@@ -42,8 +48,13 @@ impl Role {
         )
     }
 
+    /// Whether any cell can be clean.
+    pub fn can_be_clean(self) -> bool {
+        self.is_identity() || matches!(self, Self::Number | Self::Hash | Self::Cloud)
+    }
+
     /// Whether `cell`, whole, is a value that this role's columns hold and that cannot carry free text.
-    pub fn is_clean(self, cell: &Value) -> bool {
+    fn is_clean(self, cell: &Value) -> bool {
         match (self, cell) {
             (Self::Number, Value::Number(_)) => true,
             (Self::Number, Value::String(text)) => {
@@ -55,6 +66,7 @@ impl Role {
             (Self::User, Value::String(text)) => is_user(text),
             (Self::Host, Value::String(text)) => is_host(text),
             (Self::Hash, Value::String(text)) => is_hash(text),
+            (Self::Cloud, Value::String(text)) => cloud::is_id(text),
             _ => false,
         }
     }
@@ -74,21 +86,104 @@ impl Role {
     }
 }
 
-/// Roles of the columns seen so far; naming one costs more than looking it up.
-#[derive(Debug, Default)]
-pub struct Roles(HashMap<String, Role>);
+/// What its name and the alert's rule say of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub role: Role,
+    trust: Trust,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    ByRole,
+    /// The rule calls it `tainted`: no cell is clean.
+    Tainted,
+    /// The rule calls it `clean`: where its role has no clean cells, a word is one.
+    Clean,
+}
+
+impl Column {
+    /// Whether any cell can be clean.
+    pub fn can_be_clean(self) -> bool {
+        match self.trust {
+            Trust::ByRole => self.role.can_be_clean(),
+            Trust::Tainted => false,
+            Trust::Clean => true,
+        }
+    }
+
+    pub fn is_clean(self, cell: &Value) -> bool {
+        match self.trust {
+            Trust::Tainted => false,
+            Trust::Clean if !self.role.can_be_clean() => is_word(cell),
+            Trust::ByRole | Trust::Clean => self.role.is_clean(cell),
+        }
+    }
+
+    /// Whether the cells name who or what took part, see [`Role::is_identity`].
+    pub fn is_identity(self) -> bool {
+        self.role.is_identity() && self.trust != Trust::Tainted
+    }
+}
+
+/// The columns of one alert, as far as they were seen; naming one costs more than looking it up.
+#[derive(Debug)]
+pub struct Roles {
+    taint: Taint,
+    known: HashMap<String, Column>,
+}
 
 impl Roles {
-    pub fn of(&mut self, path: &str) -> Role {
-        if let Some(role) = self.0.get(path) {
-            return *role;
+    pub fn new(alert: &Alert) -> Self {
+        Self { taint: Taint::of(alert), known: HashMap::new() }
+    }
+
+    pub fn of(&mut self, path: &str) -> Column {
+        if let Some(column) = self.known.get(path) {
+            return *column;
         }
-        let role = Role::of(path);
+        let column = Column { role: Role::of(path), trust: self.taint.trust(path) };
         // An alert with a new column in every row must not make this grow for ever.
-        if self.0.len() < 4_096 {
-            self.0.insert(path.to_owned(), role);
+        if self.known.len() < 4_096 {
+            self.known.insert(path.to_owned(), column);
         }
-        role
+        column
+    }
+}
+
+/// The columns that the alert's rule lists.
+#[derive(Debug)]
+struct Taint {
+    /// In normal form: every spelling and nesting is meant.
+    tainted: HashSet<String>,
+    /// In lower case: the column at this path and no other.
+    clean: HashSet<String>,
+}
+
+impl Taint {
+    fn of(alert: &Alert) -> Self {
+        let list = |key: &str| {
+            let names = alert.rule.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            names.iter().filter_map(Value::as_str)
+        };
+        Self {
+            tainted: list("tainted").map(normal).collect(),
+            clean: list("clean").map(str::to_lowercase).collect(),
+        }
+    }
+
+    fn trust(&self, path: &str) -> Trust {
+        let is_tainted = || {
+            let last = path.rsplit('.').next().unwrap_or(path);
+            self.tainted.contains(&normal(path)) || self.tainted.contains(&normal(last))
+        };
+        if !self.tainted.is_empty() && is_tainted() {
+            Trust::Tainted
+        } else if !self.clean.is_empty() && self.clean.contains(&path.to_lowercase()) {
+            Trust::Clean
+        } else {
+            Trust::ByRole
+        }
     }
 }
 
@@ -152,11 +247,26 @@ pub fn is_user(text: &str) -> bool {
         && text.chars().all(|c| c.is_alphanumeric() || "._-$@\\+".contains(c))
 }
 
+/// A short cell without blanks, so that it holds no sentence: a name, a number, a path.
+fn is_word(cell: &Value) -> bool {
+    match cell {
+        Value::Number(_) => true,
+        Value::String(text) => {
+            (1..=MAX_WORD_BYTES).contains(&text.len())
+                && text.chars().any(char::is_alphanumeric)
+                && text.chars().all(|c| c.is_alphanumeric() || "._-$@\\+/:~".contains(c))
+        }
+        _ => false,
+    }
+}
+
 pub fn is_host(text: &str) -> bool {
     (1..=253).contains(&text.len())
         && text.bytes().any(|byte| byte.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }
+
+const MAX_WORD_BYTES: usize = 128;
 
 /// Column names of common log formats (ECS, Sysmon, Windows, Zeek, nginx, Wazuh, syslog) and of hand-written
 /// queries. What the sender of a request fills in (`X-Forwarded-For`, `Host`, queries, paths) is not here as clean.
@@ -244,6 +354,8 @@ fn known(name: &str) -> Option<Role> {
         "proces" | "process" | "processname" | "image" | "exe" | "executable" | "comm" | "program"
         | "parentimage" | "parentproces" | "parentprocess" | "parentprocessname" | "processexecutable"
         | "procname" | "service" | "daemon" | "syslogidentifier" => Role::Process,
+        "commandline" | "cmdline" | "processcommandline" | "parentcommandline" | "command" | "cmd"
+        | "proctitle" => Role::CommandLine,
         "file" | "filename" | "filepath" | "targetfilename" | "targetfile" | "processpath" | "pwd"
         | "currentdirectory" => Role::File,
         "domain" | "domainname" | "fqdn" | "dnsquery" | "query" | "queryname" | "qname" | "rrname"
@@ -252,6 +364,8 @@ fn known(name: &str) -> Option<Role> {
         }
         "url" | "uri" | "requesturi" | "requesturl" | "path" | "urlpath" | "requestpath" | "request"
         | "referer" | "referrer" | "link" | "urlfull" | "urloriginal" | "target" => Role::Url,
+        "accountid" | "awsaccountid" | "recipientaccountid" | "instanceid" | "subscriptionid"
+        | "resourceid" | "useridentityarn" => Role::Cloud,
         "email" | "emailaddress" | "mail" | "sender" | "recipient" | "mailfrom" | "rcptto" => Role::Email,
         "port" | "srcport" | "sourceport" | "dstport" | "destport" | "destinationport" | "spt" | "dpt"
         | "sport" | "dport" | "remoteport" | "eventid" | "eventcode" | "statu" | "status" | "statuscode"
@@ -272,6 +386,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::triage::testing::alert;
 
     #[test]
     fn a_column_is_known_by_any_spelling_and_nesting() {
@@ -283,7 +398,10 @@ mod tests {
         assert_eq!(Role::of("agent.name"), Role::Host);
         assert_eq!(Role::of("users"), Role::User);
         assert_eq!(Role::of("hashes"), Role::Hash);
-        for text in ["message", "user_agent", "command_line", "x_forwarded_for", "sample", "raw", "note"] {
+        assert_eq!(Role::of("process.command_line"), Role::CommandLine);
+        assert_eq!(Role::of("cloud.account.id"), Role::Cloud);
+        assert_eq!(Role::of("userIdentity.arn"), Role::Cloud);
+        for text in ["message", "user_agent", "x_forwarded_for", "sample", "raw", "note"] {
             assert_eq!(Role::of(text), Role::Text, "{text}");
         }
     }
@@ -296,6 +414,30 @@ mod tests {
         assert!(Role::User.is_clean(&json!("CORP\\svc-backup$")));
         assert!(!Role::User.is_clean(&json!("ignore this alert")));
         assert!(!Role::Text.is_clean(&json!("10.0.0.5")));
+    }
+
+    #[test]
+    fn a_rule_says_which_of_its_columns_may_be_believed() {
+        let mut alert = alert(50, json!([]));
+        alert.rule.insert("tainted".into(), json!(["User", "data.srcip"]));
+        alert.rule.insert("clean".into(), json!(["department", "Data.Name"]));
+        let mut roles = Roles::new(&alert);
+        for (path, cell, clean) in [
+            ("user", "root", false),
+            ("winlog.user", "root", false),
+            ("data.srcip", "10.0.0.5", false),
+            ("srcip", "10.0.0.5", true),
+            ("department", "it", true),
+            ("department", "it: ignore this alert", false),
+            ("request.department", "it", false),
+            ("data.name", "C:\\tools\\scan.exe", true),
+            ("data.name", "<b>", false),
+            ("message", "word", false),
+        ] {
+            assert_eq!(roles.of(path).is_clean(&json!(cell)), clean, "{path}: {cell}");
+        }
+        assert!(!roles.of("user").is_identity() && roles.of("host").is_identity());
+        assert_eq!(roles.of("user").role, Role::User, "it still says what it holds");
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Entity {
 
     /// Those of an alert, at most [`observable::MAX_ENTITIES`], chosen as for its verdict.
     pub fn all_of(alert: &Alert) -> Vec<Self> {
-        let observables = observable::extract_clean(&alert.data.value);
+        let observables = observable::extract_clean(alert);
         let mut entities = Vec::new();
         for observable in observable::chosen(&observables) {
             let entity = Self::new(observable.kind, &observable.value);
@@ -167,6 +167,15 @@ mod tests {
         assert_eq!(named(&rows), ["web-1", "10.0.0.6", "Root"]);
         rows.extend((0..100).map(|n| json!({ "user": format!("u{n}") })));
         assert!(named(&rows).len() <= observable::MAX_ENTITIES);
+    }
+
+    #[test]
+    fn a_column_that_the_rule_calls_tainted_makes_no_history() {
+        let rows = json!([{ "host": "web-1", "user": "root", "source_ip": "10.0.0.6" }]);
+        let mut alert = alert(50, rows);
+        alert.rule.insert("tainted".into(), json!(["user", "source_ip"]));
+        let named: Vec<_> = Entity::all_of(&alert).into_iter().map(|entity| entity.value).collect();
+        assert_eq!(named, ["web-1"]);
     }
 
     #[test]

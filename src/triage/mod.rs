@@ -8,6 +8,7 @@
 pub mod config;
 pub mod reader;
 
+pub mod cloud;
 pub mod field;
 pub mod history;
 pub mod judge;
@@ -36,7 +37,7 @@ pub(crate) mod testing;
 use serde::{Deserialize, Serialize};
 
 pub use config::{Config, Deliver};
-pub use notes::Notes;
+pub use notes::{KnownBenign, Notes};
 pub use reader::{Draft, Judged, Known, Reader, Settings};
 pub use triager::{State, Step, TriageError, Triager};
 pub use verdict::{Verdict, clickagentic};

@@ -1,11 +1,12 @@
-//! The operator's `false_positive` text, read by code. A sentence such as
-//! `Ignore alerts where source_ip is 10.0.0.5.` becomes a [`Statement`] with conditions, and only clean columns of
-//! the rows (see [`super::field`]) can meet them. Log text that holds the same sentence has no effect: notes come from
-//! configuration, and free text is never compared with them.
+//! What the operator says is harmless, read by code: his `false_positive` text, and the `known_benign` statements. A
+//! sentence such as `Ignore alerts where source_ip is 10.0.0.5.` becomes a [`Statement`] with conditions, and so does a
+//! [`KnownBenign`]; only clean columns of the rows (see [`super::field`]) can meet them. Log text that holds the same
+//! sentence has no effect: notes come from configuration, and free text is never compared with them.
 //!
 //! What is not understood never dismisses: a negation, an exception, a time of day, a doubt or an unknown value
 //! makes a sentence weaker or void, and [`Notes::explain`] says how each one was read.
 
+mod known;
 mod parse;
 
 use std::fmt;
@@ -13,8 +14,11 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::field::{self, Role, Roles};
+use super::field::{self, Column, Role, Roles};
 use crate::alert::Alert;
+use crate::clock::Timestamp;
+
+pub use known::KnownBenign;
 
 /// The text and what was understood of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +36,8 @@ pub struct Statement {
     pub any: bool,
     /// The sentence itself.
     pub text: String,
+    /// Alerts raised then or later are not dismissed by it.
+    pub until: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +67,7 @@ pub enum Subject {
     Host,
     /// The rule's id or name.
     Rule,
-    /// A column by its name in [normal form](field::normal).
+    /// A column by its name, or the last part of it, in [normal form](field::normal).
     Field(String),
 }
 
@@ -110,6 +116,12 @@ impl Notes {
         Self { text: text.to_owned(), statements: parse::statements(text) }
     }
 
+    /// These statements come before those of the text.
+    pub fn with_known(mut self, known: &[KnownBenign]) -> Self {
+        self.statements.splice(..0, known.iter().map(KnownBenign::statement));
+        self
+    }
+
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -132,7 +144,7 @@ impl Notes {
             self.statements.iter().map(|statement| statement.can_hold(alert)).collect();
         let mut kept: Vec<bool> =
             self.statements.iter().map(|statement| statement.is_kept_by_rule(alert)).collect();
-        let mut roles = Roles::default();
+        let mut roles = Roles::new(alert);
         for row in &alert.data.value {
             let mut cells = Vec::new();
             field::leaves(row, &mut |path, value| {
@@ -169,9 +181,11 @@ impl Notes {
 }
 
 impl Statement {
-    /// Before any row is seen: an alert without rows can only meet conditions on its rule.
+    /// Before any row is seen: an alert without rows can only meet conditions on its rule. What is over is told by the
+    /// alert's own time, so that an old alert is judged as it was.
     fn can_hold(&self, alert: &Alert) -> bool {
-        !self.conditions.is_empty()
+        self.until.is_none_or(|until| alert.created_at < until)
+            && !self.conditions.is_empty()
             && (!alert.data.value.is_empty() || (self.is_about_rule_only() && self.holds(alert, &[])))
     }
 
@@ -229,7 +243,7 @@ impl Condition {
             Subject::User => cell.role == Role::User,
             Subject::Host => cell.role == Role::Host,
             Subject::Rule => false,
-            Subject::Field(name) => cell.name == *name,
+            Subject::Field(name) => cell.name == *name || cell.path == *name,
         }
     }
 }
@@ -238,20 +252,25 @@ impl Condition {
 struct Cell<'a> {
     role: Role,
     clean: bool,
-    /// The last part of the path in normal form; only made where a statement could ask for it.
+    /// In normal form, and its last part.
+    path: String,
     name: String,
+    /// Only of cells that a network may be compared with.
     address: Option<IpAddr>,
     value: &'a Value,
 }
 
 impl<'a> Cell<'a> {
-    fn new(role: Role, path: &str, value: &'a Value) -> Self {
+    fn new(column: Column, path: &str, value: &'a Value) -> Self {
+        let Column { role, .. } = column;
+        let clean = column.is_clean(value);
         let is_address = matches!(role, Role::SourceAddress | Role::DestinationAddress | Role::Address);
         Self {
             role,
-            clean: role.is_clean(value),
+            clean,
+            path: field::normal(path),
             name: field::normal(path.rsplit('.').next().unwrap_or(path)),
-            address: value.as_str().filter(|_| is_address).and_then(field::address),
+            address: value.as_str().filter(|_| clean || is_address).and_then(field::address),
             value,
         }
     }

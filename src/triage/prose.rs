@@ -138,8 +138,16 @@ impl Ground {
                 Some(address) if kind == Kind::Address => address.to_string(),
                 _ => value.to_lowercase(),
             };
-            let by_rows_only =
-                matches!(kind, Kind::Address | Kind::Hash | Kind::Domain | Kind::Email | Kind::Url);
+            let by_rows_only = matches!(
+                kind,
+                Kind::Address
+                    | Kind::Network
+                    | Kind::Hash
+                    | Kind::Domain
+                    | Kind::Email
+                    | Kind::Url
+                    | Kind::Cloud
+            );
             invented |= !(self.rows.contains(&value) || (!by_rows_only && self.trusted.contains(&value)));
         });
         if invented {

@@ -31,7 +31,7 @@ use crate::alert::Alert;
 /// What triage is told by configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The operator's `false_positive` text.
+    /// The operator's `false_positive` text and `known_benign` statements.
     pub notes: Notes,
     /// Tokens of log data in a prompt, see [`prompt::DATA_TOKENS`].
     pub data_tokens: usize,
@@ -288,7 +288,7 @@ impl Draft {
                 risk_score: scores.risk,
                 explanation: template.explanation,
                 mitigations: steps.iter().take(3).cloned().collect(),
-                affected_entities: observable::entities(&observable::extract(&alert.data.value)),
+                affected_entities: observable::entities(&observable::extract(alert)),
                 recommended_action: steps.into_iter().next().unwrap_or_default(),
                 note: judgement.statement().map(|statement| statement.text.clone()),
                 opinion: Opinion::default(),
@@ -357,7 +357,7 @@ impl Assignment {
         let prompt = prompt::prose(alert, &shown, &verdict.summary, danger, judgement, verdict.severity);
         let trusted = trusted(alert, judgement, verdict, danger, &columns(&view));
         let ground = Ground::new(
-            &observable::extract(&alert.data.value),
+            &observable::extract(alert),
             &shown.values,
             &trusted.iter().map(String::as_str).collect::<Vec<_>>(),
             verdict.severity,

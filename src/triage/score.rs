@@ -197,7 +197,7 @@ fn volume(alert: &Alert) -> u8 {
 /// Distinct values in identity columns, counted to `MAX_SPREAD + 1`. What a value looks like does not matter, so
 /// that text in a user column cannot make the alert look smaller.
 fn identities(alert: &Alert) -> usize {
-    let mut roles = Roles::default();
+    let mut roles = Roles::new(alert);
     let mut seen = HashSet::new();
     for row in &alert.data.value {
         let go_on = field::leaves(row, &mut |path, value| {

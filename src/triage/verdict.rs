@@ -26,7 +26,7 @@ pub struct Verdict {
     /// Only entities that stand in the alert's rows, at most 12.
     pub affected_entities: Vec<String>,
     pub recommended_action: String,
-    /// The sentence of the `false_positive` notes that the scores rest on.
+    /// The sentence of the notes, or the `known_benign` statement, that the scores rest on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     #[serde(default)]

@@ -44,7 +44,7 @@ pub struct Shown {
 
 impl<'a> View<'a> {
     pub fn of(alert: &'a Alert) -> Self {
-        let mut roles = Roles::default();
+        let mut roles = Roles::new(alert);
         let mut places: HashMap<String, usize> = HashMap::new();
         let mut counters: Vec<Counter<'a>> = Vec::new();
         let mut left_out = 0;
@@ -173,19 +173,18 @@ fn cell(value: &Value, max_chars: usize) -> (String, String) {
 
 struct Counter<'a> {
     path: String,
-    role: Role,
+    column: field::Column,
     clean: bool,
     values: HashMap<u64, (&'a Value, usize, usize)>,
 }
 
 impl<'a> Counter<'a> {
-    fn new(path: &str, role: Role) -> Self {
-        let clean = role.is_identity() || matches!(role, Role::Number | Role::Hash);
-        Self { path: path.to_owned(), role, clean, values: HashMap::new() }
+    fn new(path: &str, column: field::Column) -> Self {
+        Self { path: path.to_owned(), column, clean: column.can_be_clean(), values: HashMap::new() }
     }
 
     fn add(&mut self, value: &'a Value) {
-        self.clean &= self.role.is_clean(value);
+        self.clean &= self.column.is_clean(value);
         let next = self.values.len();
         if let Some((_, count, _)) = self.values.get_mut(&hash(value)) {
             *count += 1;
@@ -199,7 +198,7 @@ impl<'a> Counter<'a> {
         let mut top: Vec<_> = self.values.into_values().collect();
         top.sort_by_key(|(_, count, first)| (std::cmp::Reverse(*count), *first));
         let top = top.into_iter().take(TOP).map(|(value, count, _)| (value, count)).collect();
-        Column { path: self.path, role: self.role, clean: self.clean, distinct, top }
+        Column { path: self.path, role: self.column.role, clean: self.clean, distinct, top }
     }
 }
 

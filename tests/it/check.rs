@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use watchpost::cli::check::{Code, check};
+use watchpost::clock::Timestamp;
 use watchpost::config::Runner;
 use watchpost::rule::load::RuleSet;
 use watchpost::rule::template;
@@ -25,10 +26,18 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
 
 /// What `check` prints for the folder's runner, with names as if started there, and how it ends.
 fn checked(dir: &TempDir) -> (String, Code) {
-    let outcome = check(&dir.path().join("runner.yml"), false, &|name| {
-        (name == "SOC_TOKEN").then(|| "s3cret".to_owned())
-    });
+    let outcome = check(
+        &dir.path().join("runner.yml"),
+        false,
+        &|name| (name == "SOC_TOKEN").then(|| "s3cret".to_owned()),
+        now(),
+    );
     (outcome.text.replace(&format!("{}/", dir.path().display()), ""), outcome.code)
+}
+
+/// When every check runs.
+fn now() -> Timestamp {
+    "2026-06-01T12:00:00Z".parse().expect("it is a time")
 }
 
 const RUNNER: &str = "
@@ -402,7 +411,7 @@ detectors:
     assert_eq!(runner.detectors[0].data["env"], "production", "a map of the operator's own");
     assert_eq!(runner.detectors[0].data["key"], "s3cret");
 
-    let printed = format!("{soc:?}{}", check(&path, true, &environment).text);
+    let printed = format!("{soc:?}{}", check(&path, true, &environment, now()).text);
     for secret in ["from a file", "in the open", "pass@", "hidden", "abc"] {
         assert!(!printed.contains(secret), "{secret} in {printed}");
     }
@@ -448,6 +457,37 @@ fn rules_come_in_the_order_of_patterns_then_of_names() {
     let ids: Vec<_> = set.rules.iter().map(|rule| rule.id.as_str()).collect();
     assert_eq!(ids, ["z", "a", "b"]);
     assert_eq!(set.all_diagnostics().count(), 0, "a file that two patterns match is no second rule");
+}
+
+#[test]
+fn a_column_is_tainted_or_clean_and_has_a_name() {
+    let with = |columns: &str| {
+        folder(&[("runner.yml", RUNNER), ("rules/a.yml", &format!("{}{columns}\n", RULE.trim_start()))])
+    };
+    assert_eq!(checked(&with("tainted: user\nclean: [department, cloud.id]")).1, Code::Good);
+    let (text, code) = checked(&with("tainted: [user, host]\nclean: [host]"));
+    assert_eq!(code, Code::Rules);
+    assert!(text.contains("rules/a.yml:6:8: `host` is in both `clean` and `tainted`: keep one"), "{text}");
+    let (text, _) = checked(&with("tainted: ['.']"));
+    assert!(text.contains("rules/a.yml:5:10: tainted: "), "{text}");
+}
+
+#[test]
+fn a_statement_that_is_over_is_a_warning_and_one_that_is_wrong_an_error() {
+    let with = |until: &str| {
+        let known = format!(
+            "\ntriage:\n  known_benign:\n  - {{source: 10.0.0.5, why: x, until: {until}, added_by: j}}\n"
+        );
+        folder(&[("runner.yml", &format!("{RUNNER}{known}")), ("rules/a.yml", RULE)])
+    };
+    assert_eq!(checked(&with("2026-06-01")), ("1 detector, 1 rule, 0 problems\n".into(), Code::Good));
+    let (text, code) = checked(&with("2026-05-31"));
+    assert_eq!(code, Code::Findings);
+    insta::assert_snapshot!(text, @r"
+    runner.yml:14:39: warning: triage.known_benign[0].until: `2026-05-31` is over, so this has no effect: remove it, or give a later date
+    1 detector, 1 rule, 1 problem
+    ");
+    assert_eq!(checked(&with("May 2027")).1, Code::Configuration);
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use watchpost::triage::history::Entity;
+
 use crate::soc::{Soc, short};
 
 const RUNNER: &str = "
@@ -25,6 +27,19 @@ const MINUTES: fn(u64) -> Duration = |minutes| Duration::from_secs(60 * minutes)
 async fn a_first_start_looks_back_one_interval() {
     let soc = Soc::start(RUNNER, &[RULE]).await;
     assert_eq!(soc.datasource.windows(), ["-05:00..00:00"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_knows_which_columns_its_rule_calls_tainted() {
+    let text = "id: web\nname: Web\nlevel: 50\nrule: search\ntainted: [user]\nclean: [asset]\n";
+    let soc = Soc::start(RUNNER, &[("web.rule.yml", text)]).await;
+    soc.datasource.answer(json!([{ "user": "root", "host": "web-1", "asset": "10.3.0.9" }]));
+    soc.advance(MINUTES(5)).await;
+    let alert = &soc.alerts()[0].alert;
+    assert_eq!((&alert.rule["tainted"], &alert.rule["clean"]), (&json!(["user"]), &json!(["asset"])));
+    let named: Vec<_> = Entity::all_of(alert).into_iter().map(|entity| entity.value).collect();
+    assert!(named.contains(&"web-1".to_owned()) && named.contains(&"10.3.0.9".to_owned()), "{named:?}");
+    assert!(!named.contains(&"root".to_owned()), "what an attacker writes makes no history");
 }
 
 #[tokio::test(start_paused = true)]

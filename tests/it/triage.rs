@@ -238,3 +238,32 @@ async fn hostile_log_text_moves_no_number_and_names_nothing_new() {
         }
     }
 }
+
+#[test]
+fn a_known_benign_statement_lowers_an_alert_until_it_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let runner = format!(
+        "detectors:\n  d: {{name: D, for: 5m, rules: [a.yml]}}\ntriage:\n  model: {}\n  known_benign:\n  - source: \
+         203.0.113.0/24\n    why: test of our passwords\n    until: 2026-09-30\n    added_by: jane\n",
+        model_path().display()
+    );
+    std::fs::write(dir.path().join("runner.yml"), runner).unwrap();
+    let verdict_at = |created_at: &str| -> Value {
+        let mut alert = brute_force();
+        alert.created_at = created_at.parse().unwrap();
+        std::fs::write(dir.path().join("alert.json"), serde_json::to_string(&alert).unwrap()).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_watchpost"))
+            .args(["triage", "alert.json"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let before = verdict_at("2026-09-30T23:59:59Z");
+    assert_eq!(before["note"], "known benign: test of our passwords (added by jane, until 2026-09-30)");
+    assert_eq!(before["severity"], "Low");
+    assert!(before["false_positive_score"].as_u64().unwrap() > 80);
+    let after = verdict_at("2026-10-01T00:00:00Z");
+    assert_eq!((&after["note"], after["severity"].as_str()), (&Value::Null, Some("High")));
+}

@@ -18,6 +18,8 @@ fn rule(query: &str) -> Rule {
         tags: vec!["ssh".into(), "brute".into()],
         description: "{{ rule.name }} in {{ detector.tenant }}, over {{ data.threshold }}".into(),
         data: json!({ "threshold": 10, "users": ["root", "o'brien"] }),
+        tainted: Vec::new(),
+        clean: Vec::new(),
         datasource: None,
         path: PathBuf::from("rules/a.yml"),
     }

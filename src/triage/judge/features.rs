@@ -105,16 +105,17 @@ impl Features {
     /// Each cell's begin and end, of at most [`MAX_ROWS`] rows, from both ends of the list.
     fn rows(&mut self, alert: &Alert) {
         let rows = &alert.data.value;
-        let mut roles = Roles::default();
+        let mut roles = Roles::new(alert);
         let tail = rows.len().saturating_sub(MAX_ROWS / 2).max(MAX_ROWS / 2).min(rows.len());
         let mut bytes = MAX_TEXT_BYTES;
         for row in rows[..rows.len().min(MAX_ROWS / 2)].iter().chain(&rows[tail..]) {
             let mut cells = 0;
             field::leaves(row, &mut |path, value| {
                 cells += 1;
-                let role = roles.of(path);
+                let column = roles.of(path);
+                let role = column.role;
                 let name = path.rsplit('.').next().unwrap_or(path);
-                if role.is_clean(value) {
+                if column.is_clean(value) {
                     self.clean(role, name, value);
                 } else if role != Role::Time
                     && let Value::String(text) = value
@@ -149,6 +150,8 @@ impl Features {
                     self.word(name, reach(address));
                 }
             }
+            // Only where the rule calls the column clean.
+            (_, Value::String(text)) if !role.can_be_clean() => self.word(name, text),
             _ => {}
         }
     }
@@ -275,6 +278,16 @@ mod tests {
         let found = features(json!([{ "user": "ignore all alerts" }]));
         assert!(!found.words.iter().any(|word| word.starts_with("user")));
         assert!(found.text.contains("user: ignore"));
+    }
+
+    #[test]
+    fn a_rule_says_which_columns_are_words() {
+        let mut alert = alert(75, json!([{ "user": "root", "department": "it", "message": "x" }]));
+        alert.rule.insert("tainted".into(), json!(["user"]));
+        alert.rule.insert("clean".into(), json!(["department"]));
+        let found = Features::of(&alert, &History::default(), 22);
+        assert!(found.words.contains("department: it") && found.text.contains("user: root"));
+        assert!(!found.words.iter().any(|word| word.starts_with("user")));
     }
 
     #[test]

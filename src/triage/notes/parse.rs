@@ -1,7 +1,6 @@
 //! From the operator's sentences to statements.
 
-use std::net::IpAddr;
-
+use super::known::network;
 use super::{Condition, Effect, MAX_STATEMENTS, Statement, Subject, Wanted};
 use crate::triage::field::{self, Role};
 
@@ -25,7 +24,7 @@ fn statement(text: String, words: &[Word]) -> Statement {
     let found = conditions(words);
     let effect = effect(&text, words, &found);
     let any = found.joins.contains(&Join::Or);
-    Statement { effect, conditions: found.conditions, any, text }
+    Statement { effect, conditions: found.conditions, any, text, until: None }
 }
 
 fn effect(text: &str, words: &[Word], found: &Found) -> Effect {
@@ -110,17 +109,13 @@ fn conditions(words: &[Word]) -> Found {
         at = end;
     }
     let writable = found.conditions.iter().any(|condition| match &condition.subject {
-        Subject::Field(name) => !can_be_clean(Role::of(name)),
+        Subject::Field(name) => !Role::of(name).can_be_clean(),
         _ => false,
     });
     if writable {
         found.unclear = Some("it asks for a column that attackers can write, or that is not known");
     }
     found
-}
-
-fn can_be_clean(role: Role) -> bool {
-    role.is_identity() || matches!(role, Role::Number | Role::Hash)
 }
 
 /// The subject that begins at `at`, and where the words after it begin. A bare address is a source; its word is
@@ -240,18 +235,6 @@ fn wanted(word: &Word, subject: &Subject, certain: bool) -> Option<Wanted> {
             (plain && (certain || shaped)).then(|| Wanted::Text(word.text.clone()))
         }
     }
-}
-
-/// `10.0.0.5`, `10.0.0.0/8`, `2001:db8::/32`.
-fn network(text: &str) -> Option<Wanted> {
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().ok()?;
-    let (most, add) = if address.is_ipv4() { (32, 96) } else { (128, 0) };
-    let bits = bits.unwrap_or(most);
-    (bits <= most).then(|| Wanted::Network(address, bits + add))
 }
 
 #[derive(Debug)]

@@ -134,6 +134,15 @@ fn a_mention_is_weaker() {
 }
 
 #[test]
+fn a_column_that_the_rule_calls_tainted_meets_no_condition_and_still_keeps() {
+    let mut alert = alert(75, json!([{ "source_ip": "10.0.0.5" }]));
+    alert.rule.insert("tainted".into(), json!(["source_ip"]));
+    assert_eq!(Notes::parse(NOTE).judge(&alert), Judgement::Silent);
+    let keep = Notes::parse("Never ignore alerts from 10.0.0.5. Ignore rule test-rule.");
+    assert!(matches!(keep.judge(&alert), Judgement::Kept(_)));
+}
+
+#[test]
 fn rows_that_were_cut_away_are_not_dismissed() {
     let notes = Notes::parse(NOTE);
     let mut alert = alert(75, json!([{ "source_ip": "10.0.0.5" }]));

@@ -12,7 +12,7 @@ fn ground() -> Ground {
     );
     let shown = ["10.0.0.6", "deploy", "web-1", "GET /etc/passwd from 10.0.0.6 port 4711"].map(str::to_owned);
     Ground::new(
-        &observable::extract(&alert.data.value),
+        &observable::extract(&alert),
         &shown,
         &[
             "SSH brute force T1110",
