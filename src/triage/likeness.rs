@@ -15,16 +15,16 @@ use crate::alert::Alert;
 /// The same for alerts that are alike, whenever and by whichever process it is computed.
 pub fn of(alert: &Alert) -> i64 {
     let mut cells = BTreeSet::new();
-    let mut roles = Roles::default();
+    let mut roles = Roles::new(alert);
     let rows = &alert.data.value;
     let tail = rows.len().saturating_sub(MAX_ROWS / 2).max(MAX_ROWS / 2).min(rows.len());
     for row in rows[..rows.len().min(MAX_ROWS / 2)].iter().chain(&rows[tail..]) {
         field::leaves(row, &mut |path, value| {
-            let role = roles.of(path);
+            let column = roles.of(path);
             if let Value::String(text) = value
-                && !matches!(role, Role::Time | Role::Number)
+                && !matches!(column.role, Role::Time | Role::Number)
             {
-                let text = if role.is_clean(value) { text.to_lowercase() } else { without_numbers(text) };
+                let text = if column.is_clean(value) { text.to_lowercase() } else { without_numbers(text) };
                 cells.insert(format!("{path}\u{0}{text}"));
             }
             cells.len() < MAX_CELLS
