@@ -21,6 +21,7 @@ use crate::pipeline::{Pipeline, Reading};
 use crate::rule::load::{Broken, RuleSet};
 use crate::rule::template::{self, Query};
 use crate::store::{Access, Store, history, rules};
+use crate::triage::budget::Purse;
 use crate::triage::judge::Judge;
 use crate::triage::provider::{ProviderError, local::Local};
 use crate::triage::{self, Triager};
@@ -122,6 +123,7 @@ impl App {
             limit: TRIAGE_LIMIT,
             batch: config.batch,
             queue: config.queue,
+            purse: Purse::new(config.budget.clone()),
             deliver: config.deliver,
         });
         let pipeline = Pipeline { store: store.clone(), clock, reading };
@@ -204,7 +206,11 @@ fn last_interval(now: Timestamp, interval: Duration) -> Window {
 /// What triage is told by its section.
 pub fn settings(config: &triage::Config) -> triage::Settings {
     let notes = triage::Notes::parse(config.false_positive.as_deref().unwrap_or_default());
-    triage::Settings { notes: notes.with_known(&config.known_benign), ..triage::Settings::default() }
+    triage::Settings {
+        notes: notes.with_known(&config.known_benign),
+        reuse: config.reuse,
+        ..triage::Settings::default()
+    }
 }
 
 /// The part that triages; its model is looked for beside the runner file and loaded at once, in the background.

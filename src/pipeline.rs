@@ -26,6 +26,7 @@ use crate::alert::Alert;
 use crate::clock::Clock;
 use crate::store::queue::{self, Judging, Room, Work};
 use crate::store::{Store, StoreError, history};
+use crate::triage::budget::Purse;
 use crate::triage::history::History;
 use crate::triage::judge::Judge;
 use crate::triage::{Deliver, Judged, Known, Step, Triage, TriageError, Triager, Verdict};
@@ -49,6 +50,8 @@ pub struct Reading {
     pub batch: usize,
     /// Alerts that may wait for prose.
     pub queue: usize,
+    /// What the model may write an hour.
+    pub purse: Purse,
     pub deliver: Deliver,
 }
 
@@ -150,7 +153,7 @@ impl Worker {
                 judged.verdict.cost.seconds_to_verdict = self.seconds_since_creation(alert);
                 Outcome::Judged(Box::new(judged))
             }),
-            Some(verdict) => triager.describe(alert, *verdict, *limit).await.map(|mut described| {
+            Some(verdict) => self.describe(alert, *verdict).await.map(|mut described| {
                 described.cost.seconds_to_prose = self.seconds_since_creation(alert);
                 Outcome::Settled(Triage::Done { verdict: Box::new(described) })
             }),
@@ -173,6 +176,21 @@ impl Worker {
                 Outcome::Settled(Triage::Done { verdict })
             }
         }
+    }
+
+    /// Within the hour's budget.
+    async fn describe(&self, alert: &Arc<Alert>, verdict: Verdict) -> Result<Verdict, TriageError> {
+        let Reading { triager, limit, purse, .. } = &self.reading;
+        let severity = verdict.severity;
+        if let Err(reason) = purse.take(severity, self.clock.now()) {
+            return Ok(verdict.without_prose(&reason));
+        }
+        let described = triager.describe(alert, verdict, *limit).await;
+        let was_asked = described.as_ref().is_ok_and(|described| described.cost.reused_from.is_none());
+        if !was_asked {
+            purse.give_back(severity);
+        }
+        described
     }
 
     /// What the site knows of an alert now. A history that cannot be read holds up no verdict.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use watchpost_engine::Device;
 
+use super::budget::Budget;
 use super::notes::KnownBenign;
 use crate::config::yaml::{Node, Value};
 use crate::config::{FromYaml, Reader, Secret, Url, section, suggestion, units};
@@ -37,6 +38,10 @@ section! {
         /// Ids of rules that are not triaged.
         #[read(ids)]
         pub ids: Vec<String> = "[]",
+        /// Alerts an hour whose text the model writes, by severity, e.g. `{low: 20, medium: 60}`; by default there is no end.
+        pub budget: Budget = "{}",
+        /// Whether what the model wrote about an alert may stand beside one that is alike, as far as it holds there.
+        pub reuse: bool = "true",
         /// When an alert goes out: `prose`: once the model has written about it; `verdict`: as soon as severity and scores
         /// stand, with text by code, and the model's text follows as one update.
         pub deliver: Deliver = "prose",

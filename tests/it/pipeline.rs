@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use watchpost::detector::TriagePolicy;
 use watchpost::pipeline::Reading;
 use watchpost::telemetry::METRICS;
+use watchpost::triage::budget::{Budget, Purse};
 use watchpost::triage::judge::Judge;
 use watchpost::triage::provider::{Call, Completion, Identity, Prompt, Provider, ProviderError, Question};
 use watchpost::triage::{Deliver, Settings, Triage, Triager, Verdict};
@@ -90,6 +91,7 @@ impl Model {
             limit: Duration::from_secs(600),
             batch,
             queue: 10,
+            purse: Purse::default(),
             deliver: Deliver::Prose,
         }
     }
@@ -383,6 +385,22 @@ async fn a_model_that_does_not_work_takes_no_verdict_away_and_the_verdict_says_s
     let verdict = done(&soc, "a").unwrap();
     assert_eq!(verdict.cost.without_model.as_deref(), Some("the weights are damaged"));
     assert_eq!(verdict.cost.model, "");
+    soc.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hours_budget_ends_the_models_text_and_no_verdict() {
+    let model = Model::default();
+    let budget = Budget { medium: Some(1), ..Budget::default() };
+    let reading = Reading { purse: Purse::new(budget), ..model.reads(1) };
+    let soc = soc(reading, 10, &[("a", 60), ("b", 55)]).await;
+    until(&soc, "the model writes", || model.written().len() == 1).await;
+    model.answer(Ok(()));
+    until(&soc, "both messages", || soc.printed().len() == 2).await;
+    let reasons: Vec<_> = ["a", "b"].map(|rule| done(&soc, rule).unwrap().cost.templated).into();
+    let spent = "all: 1 alerts of this hour had their text by the model (`triage.budget.medium`)";
+    assert!(reasons[0] != [spent] && reasons[1] == [spent], "{reasons:?}");
+    assert_eq!(model.written().len(), 1);
     soc.stop().await;
 }
 
