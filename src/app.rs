@@ -208,6 +208,7 @@ pub fn settings(config: &triage::Config) -> triage::Settings {
     let notes = triage::Notes::parse(config.false_positive.as_deref().unwrap_or_default());
     triage::Settings {
         notes: notes.with_known(&config.known_benign),
+        critical_assets: config.critical_assets.clone(),
         reuse: config.reuse,
         ..triage::Settings::default()
     }

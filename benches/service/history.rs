@@ -12,6 +12,7 @@ use watchpost::clock::Window;
 use watchpost::store::alerts::{self, Handling};
 use watchpost::store::{Access, Store, history};
 
+use crate::judge;
 use crate::{Line, line, mb, ms, percentile};
 
 /// 200 rules and 10,000 hosts, users and addresses over 30 days, the first of each far more often than the last. Three
@@ -78,6 +79,14 @@ pub fn history() -> Result<Vec<Line>> {
         }
     }
     check(&store, count)?;
+    let fresh = |random: &mut SmallRng| {
+        let mut alert = made(random, START_S + SPAN_S + 1, false, "fresh".into());
+        let rows = alert.data.value.iter().cycle().take(20).cloned().collect();
+        (alert.data.value, alert.data.len) = (rows, 20);
+        alert
+    };
+    let stored = |random: &mut SmallRng| format!("{:032x}", random.random_range(0..count));
+    lines.extend(judge::judge(&store, &mut random, fresh, stored)?);
     Ok(lines)
 }
 

@@ -3,9 +3,10 @@
 //!
 //! `WATCHPOST_BENCH_SECONDS` (60) is how long the thousand rules run; `WATCHPOST_BENCH_ONLY=start,rules` takes some
 //! of the parts `start`, `rules`, `delivery`, `history`, `triage`; `WATCHPOST_BENCH_ALERTS` (100,000) is how many the store
-//! of `history` holds, which is measured inside this process. Without a model in `models/` the last says so.
+//! of `history` holds, which is measured inside this process, with the judge in it. Without a model in `models/` the last says so.
 
 mod history;
+mod judge;
 mod process;
 mod scene;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use watchpost_engine::Device;
 
+use super::assets::Assets;
 use super::budget::Budget;
 use super::notes::KnownBenign;
 use crate::config::yaml::{Node, Value};
@@ -29,6 +30,9 @@ section! {
         pub false_positive: Option<String>,
         /// What is known to be harmless, as statements that end: who or what, why, until when, and who says so.
         pub known_benign: Vec<KnownBenign> = "[]",
+        /// What the site cannot do without: addresses, networks, and names of hosts, users or cloud resources, e.g. `[10.0.0.0/24,
+        /// dc-*]`. An alert that touches one counts 10 points more.
+        pub critical_assets: Assets = "[]",
         /// Whether the model may think aloud first. Only `false` so far.
         #[read(think)]
         pub think: bool = "false",

@@ -5,6 +5,7 @@
 //! [`opinion`] adds a little: that is the verdict. Then the model sees a bounded, escaped [`view`] and writes the words,
 //! which are held against the alert ([`prose`]). [`Triager`] owns the model.
 
+pub mod assets;
 pub mod budget;
 pub mod config;
 pub mod reader;

@@ -6,7 +6,7 @@
 //! What is not understood never dismisses: a negation, an exception, a time of day, a doubt or an unknown value
 //! makes a sentence weaker or void, and [`Notes::explain`] says how each one was read.
 
-mod known;
+pub(super) mod known;
 mod parse;
 
 use std::fmt;
@@ -287,7 +287,7 @@ impl<'a> Cell<'a> {
     }
 }
 
-fn covers(network: IpAddr, bits: u8, address: IpAddr) -> bool {
+pub(super) fn covers(network: IpAddr, bits: u8, address: IpAddr) -> bool {
     let (network, address) = match (network, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {
             (network.to_ipv6_mapped().to_bits(), address.to_ipv6_mapped().to_bits())

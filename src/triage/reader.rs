@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::advice;
 use super::answer::Answer;
+use super::assets::Assets;
 use super::field::Role;
 use super::history::History;
 use super::judge::{Features, Judge};
@@ -33,6 +34,8 @@ use crate::alert::Alert;
 pub struct Settings {
     /// The operator's `false_positive` text and `known_benign` statements.
     pub notes: Notes,
+    /// What the site cannot do without.
+    pub critical_assets: Assets,
     /// Tokens of log data in a prompt, see [`prompt::DATA_TOKENS`].
     pub data_tokens: usize,
     /// How long a verdict waits for a model's opinion, which moves little.
@@ -45,6 +48,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             notes: Notes::default(),
+            critical_assets: Assets::default(),
             data_tokens: prompt::DATA_TOKENS,
             opinion_limit: OPINION_LIMIT,
             reuse: true,
@@ -266,7 +270,9 @@ pub struct Draft {
 impl Draft {
     pub fn of(alert: &Alert, settings: &Settings, known: Known) -> Self {
         let judgement = settings.notes.judge(alert);
-        let evidence = Evidence::of(alert, judgement);
+        let observables = observable::extract(alert);
+        let touched = settings.critical_assets.touched(&observables);
+        let evidence = Evidence { is_critical: touched.is_some(), ..Evidence::of(alert, judgement) };
         // No opinion moves the severity.
         let scores = evidence.score(Opinion::default());
         let view = View::of(alert);
@@ -288,9 +294,10 @@ impl Draft {
                 risk_score: scores.risk,
                 explanation: template.explanation,
                 mitigations: steps.iter().take(3).cloned().collect(),
-                affected_entities: observable::entities(&observable::extract(alert)),
+                affected_entities: observable::entities(&observables),
                 recommended_action: steps.into_iter().next().unwrap_or_default(),
                 note: judgement.statement().map(|statement| statement.text.clone()),
+                critical_asset: touched.map(str::to_owned),
                 opinion: Opinion::default(),
                 judgement: None,
                 record: Some(record),

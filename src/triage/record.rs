@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::provider::{Prompt, Question};
 use super::reader::Settings;
 use crate::alert::Alert;
+use crate::config::FromYaml as _;
 
 /// Each is the first half of a SHA-256, hexadecimal. The judge stands in the verdict's judgement, the model in its cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,11 +34,15 @@ impl Record {
             std::iter::once(question.answer.as_str()).chain(question.candidates.iter().map(String::as_str))
         });
         let asked: Vec<&str> = parts(question).into_iter().chain(candidates).collect();
-        let Settings { notes, data_tokens, opinion_limit, reuse } = settings;
+        let Settings { notes, critical_assets, data_tokens, opinion_limit, reuse } = settings;
         Self {
             watchpost: env!("CARGO_PKG_VERSION").to_owned(),
             alert: of_json(alert),
-            settings: of_parts(&[&format!("{notes:?}"), &format!("{data_tokens} {opinion_limit:?} {reuse}")]),
+            settings: of_parts(&[
+                &format!("{notes:?}"),
+                &of_json(&critical_assets.to_json()),
+                &format!("{data_tokens} {opinion_limit:?} {reuse}"),
+            ]),
             features: String::new(),
             question: of_parts(&asked),
             prompt: None,

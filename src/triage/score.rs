@@ -6,7 +6,8 @@
 //! p is the model's probability of the label *true positive*, M = 0 without one; **agreement** A = 3 where the severity that
 //! the model finds likeliest is the computed one, -3 where it is two or three steps away, else 0; 0 where a note dismisses.
 //!
-//! - points P = min(100, L + V + S); a rule at a Sigma word (10, 30, 50, 75, 90) stays in its word's band.
+//! - points P = min(100, L + V + S + C), C = 10 where the alert touches a critical asset (`triage.critical_assets`), else 0; without C a
+//!   rule at a Sigma word (10, 30, 50, 75, 90) stays in its word's band.
 //! - `false_positive_score` = 45 - 0.3 L - V - S - M, plus 20 where a note mentions, at least 0;
 //!   where a note dismisses: 90 - 0.05 L, whatever else is known, so above 80. Without a dismissal it is at most 70.
 //! - `risk_score` = P (100 - false_positive_score) / 100.
@@ -46,6 +47,8 @@ pub struct Evidence {
     pub has_identity: bool,
     pub has_description: bool,
     pub is_cut: bool,
+    /// C: 10 where it is.
+    pub is_critical: bool,
 }
 
 /// [`Judgement`] without its sentence.
@@ -88,6 +91,7 @@ impl Evidence {
             has_identity: identities > 0,
             has_description: described,
             is_cut: alert.data.cut.is_some(),
+            is_critical: false,
         }
     }
 
@@ -144,7 +148,8 @@ impl Evidence {
 
     /// P, the harm if it is a threat.
     fn points(&self) -> f64 {
-        (self.level() + self.extra()).min(100.0)
+        let critical = if self.is_critical { CRITICAL } else { 0.0 };
+        (self.level() + self.extra() + critical).min(100.0)
     }
 }
 
@@ -222,6 +227,7 @@ pub fn by_formula(alert: &Alert) -> u8 {
     Evidence::of(alert, Judgement::Silent).score(Opinion::default()).false_positive
 }
 
+const CRITICAL: f64 = 10.0;
 const MAX_VOLUME: u8 = 5;
 const MAX_SPREAD: u8 = 4;
 
@@ -272,6 +278,16 @@ mod tests {
     }
 
     #[test]
+    fn a_critical_asset_raises_severity_and_risk_and_no_probability() {
+        let plain = Evidence::of(&alert(75, json!([{ "host": "dc-1" }])), Judgement::Silent);
+        let critical = Evidence { is_critical: true, ..plain };
+        let of = |evidence: &Evidence| evidence.score(Opinion::default());
+        assert_eq!((of(&plain).severity, of(&critical).severity), (Severity::High, Severity::Critical));
+        assert!(of(&critical).risk > of(&plain).risk);
+        assert_eq!(of(&critical).false_positive, of(&plain).false_positive);
+    }
+
+    #[test]
     fn more_rows_than_the_size_raise_the_risk() {
         let mut few = alert(50, json!([{ "source_ip": "10.0.0.6" }]));
         few.rule.insert("size".into(), json!(">=10"));
@@ -287,7 +303,7 @@ mod tests {
     fn evidence() -> impl Strategy<Value = Evidence> {
         let note =
             prop_oneof![Just(Note::Silent), Just(Note::Kept), Just(Note::Mentioned), Just(Note::Dismissed)];
-        (0..=100u8, 0..=5u8, 0..=4u8, note, any::<[bool; 4]>()).prop_map(
+        (0..=100u8, 0..=5u8, 0..=4u8, note, any::<[bool; 5]>()).prop_map(
             |(level, volume, spread, note, flags)| Evidence {
                 level,
                 volume,
@@ -297,6 +313,7 @@ mod tests {
                 has_identity: flags[1],
                 has_description: flags[2],
                 is_cut: flags[3],
+                is_critical: flags[4],
             },
         )
     }

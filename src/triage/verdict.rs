@@ -29,6 +29,9 @@ pub struct Verdict {
     /// The sentence of the notes, or the `known_benign` statement, that the scores rest on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// The critical asset (`triage.critical_assets`) that the alert touches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub critical_asset: Option<String>,
     #[serde(default)]
     pub opinion: Opinion,
     /// What the judge says; absent in verdicts of an older watchpost, which knew the formula alone.
@@ -161,6 +164,7 @@ mod tests {
             affected_entities: vec!["10.0.0.6".into()],
             recommended_action: "r".into(),
             note: Some("n".into()),
+            critical_asset: None,
             opinion: Opinion::default(),
             judgement: None,
             record: None,

@@ -107,6 +107,7 @@ pub(super) mod tests {
                 summary: "203.0.113.9 failed 7 times as root.".into(),
                 severity: Severity::High,
                 note: None,
+                critical_asset: None,
                 opinion: Opinion::default(),
                 confidence: 70,
                 false_positive_score: 5,

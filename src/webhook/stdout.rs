@@ -187,6 +187,9 @@ impl Block {
         if let Some(note) = &verdict.note {
             self.field("known as", &wide(note));
         }
+        if let Some(asset) = &verdict.critical_asset {
+            self.field("critical", &wide(asset));
+        }
         if !verdict.affected_entities.is_empty() {
             let entities: Vec<_> = verdict.affected_entities.iter().map(|entity| cell(entity)).collect();
             self.field("entities", &entities.join(", "));

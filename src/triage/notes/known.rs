@@ -169,7 +169,7 @@ impl fmt::Display for Until {
 }
 
 /// `10.0.0.5`, `10.0.0.0/8`, `2001:db8::/32`.
-pub(super) fn network(text: &str) -> Option<Wanted> {
+pub(in crate::triage) fn network(text: &str) -> Option<Wanted> {
     let Some((address, bits)) = text.split_once('/') else {
         let address: IpAddr = text.parse().ok()?;
         return Some(Wanted::Network(address.to_canonical(), 128));
