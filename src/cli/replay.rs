@@ -179,7 +179,7 @@ fn shown(value: &Value) -> String {
     escape_within(&value.to_string(), MAX_SHOWN)
 }
 
-const TEXT: [&str; 5] = ["title", "summary", "explanation", "mitigations", "recommended_action"];
+const TEXT: [&str; 6] = ["title", "summary", "explanation", "claims", "mitigations", "recommended_action"];
 /// Characters.
 const MAX_SHOWN: usize = 300;
 const LIMIT: Duration = Duration::from_secs(600);

@@ -7,6 +7,7 @@
 
 pub mod assets;
 pub mod budget;
+pub mod claims;
 pub mod config;
 pub mod reader;
 

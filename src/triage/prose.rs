@@ -18,7 +18,8 @@ use super::observable::{self, Kind, Observables};
 use super::text;
 use super::verdict::Severity;
 use phrases::{FILLER, HARMLESS, MARKERS, OUTCOMES, TERMS};
-use sentence::{is_same, repeats, sentences, shorten};
+pub(super) use sentence::sentences;
+use sentence::{is_same, repeats, shorten};
 use words::{
     add_words, alternatives, bare, content_words, has_inner_capital, is_entity_like, is_gap, names_somebody,
 };

@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 use super::advice;
 use super::answer::Answer;
 use super::assets::Assets;
+use super::claims;
 use super::field::Role;
 use super::history::History;
 use super::judge::{Features, Judge};
@@ -181,8 +182,8 @@ impl Reader {
                 verdict.cost.seconds_to_first_token = completion.time_to_first_token.as_secs_f64();
                 verdict = match Answer::parse(&completion.text) {
                     Ok(answer) => {
-                        let written = answer.clone();
-                        let verdict = aside(move || written.put_into(verdict, &ground, &steps)).await?;
+                        let (written, subject) = (answer.clone(), Arc::clone(alert));
+                        let verdict = aside(move || put(written, verdict, &subject, &ground, &steps)).await?;
                         let dropped = verdict.cost.templated.len();
                         self.keep(alike, Kept { alert: alert.id.clone(), answer, dropped });
                         verdict
@@ -209,7 +210,7 @@ impl Reader {
             true => lock(&self.written).answers.get(alike).cloned()?,
             false => return None,
         };
-        let mut reused = answer.put_into(verdict.clone(), ground, steps);
+        let mut reused = put(answer, verdict.clone(), alert, ground, steps);
         let holds = other != alert.id && reused.cost.templated.len() <= dropped;
         reused.cost.reused_from = Some(other);
         holds.then_some(reused)
@@ -250,6 +251,13 @@ impl Reader {
     }
 }
 
+/// What holds of an answer, with what it rests on.
+fn put(answer: Answer, verdict: Verdict, alert: &Alert, ground: &Ground, steps: &[String]) -> Verdict {
+    let mut verdict = answer.put_into(verdict, ground, steps);
+    verdict.claims = claims::of(&verdict, alert);
+    verdict
+}
+
 /// Our own work on an alert, which may have thousands of rows: not on a thread that others wait for.
 pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -280,29 +288,32 @@ impl Draft {
         let steps = steps(alert, &view, judgement);
         let question = prompt::opinion(alert, &columns(&view));
         let record = Record::begin(alert, settings, &question, &prompt::opinion_questions());
+        let mut verdict = Verdict {
+            title: template.title,
+            summary: template.summary,
+            severity: scores.severity,
+            confidence: scores.confidence,
+            false_positive_score: scores.false_positive,
+            risk_score: scores.risk,
+            explanation: template.explanation,
+            mitigations: steps.iter().take(3).cloned().collect(),
+            affected_entities: observable::entities(&observables),
+            recommended_action: steps.into_iter().next().unwrap_or_default(),
+            note: judgement.statement().map(|statement| statement.text.clone()),
+            critical_asset: touched.map(str::to_owned),
+            opinion: Opinion::default(),
+            judgement: None,
+            claims: Vec::new(),
+            record: Some(record),
+            cost: Cost::default(),
+        };
+        verdict.claims = claims::of(&verdict, alert);
         Self {
             evidence,
             question,
             features: Features::of(alert, &known.history, scores.false_positive),
             judge: known.judge,
-            verdict: Verdict {
-                title: template.title,
-                summary: template.summary,
-                severity: scores.severity,
-                confidence: scores.confidence,
-                false_positive_score: scores.false_positive,
-                risk_score: scores.risk,
-                explanation: template.explanation,
-                mitigations: steps.iter().take(3).cloned().collect(),
-                affected_entities: observable::entities(&observables),
-                recommended_action: steps.into_iter().next().unwrap_or_default(),
-                note: judgement.statement().map(|statement| statement.text.clone()),
-                critical_asset: touched.map(str::to_owned),
-                opinion: Opinion::default(),
-                judgement: None,
-                record: Some(record),
-                cost: Cost::default(),
-            },
+            verdict,
         }
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::claims::Claim;
 use super::judge::Judgement;
 use super::opinion::Opinion;
 use super::record::Record;
@@ -37,6 +38,9 @@ pub struct Verdict {
     /// What the judge says; absent in verdicts of an older watchpost, which knew the formula alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judgement: Option<Judgement>,
+    /// The sentences of summary and explanation, each with what it rests on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Claim>,
     /// What it was made of; absent in verdicts of an older watchpost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
@@ -167,6 +171,7 @@ mod tests {
             critical_asset: None,
             opinion: Opinion::default(),
             judgement: None,
+            claims: Vec::new(),
             record: None,
             cost: Cost::default(),
         };

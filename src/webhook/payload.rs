@@ -117,6 +117,7 @@ pub(super) mod tests {
                 affected_entities: vec!["root".into(), "203.0.113.9".into()],
                 recommended_action: "Block 203.0.113.9".into(),
                 judgement: None,
+                claims: Vec::new(),
                 record: None,
                 cost: Cost::default(),
             }),

@@ -2,7 +2,7 @@
 
 use crate::triage::field;
 
-pub(super) fn sentences(prose: &str) -> Vec<&str> {
+pub(in crate::triage) fn sentences(prose: &str) -> Vec<&str> {
     let mut list = Vec::new();
     let mut begin = 0;
     let bytes = prose.as_bytes();

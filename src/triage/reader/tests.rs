@@ -231,3 +231,16 @@ async fn what_names_something_that_is_not_in_the_other_alert_is_written_again() 
     assert_eq!(other.cost.reused_from, None);
     assert!(!serde_json::to_string(&other).unwrap().contains("203.0.113.9"));
 }
+
+#[tokio::test]
+async fn every_sentence_of_a_verdict_says_what_it_rests_on() {
+    let text = "The source 10.0.0.6 came to the server. It came from 10.6.6.6 to the server.";
+    for provider in [Scripted::answering(text, text, text), Scripted::saying("none")] {
+        let verdict = read(provider, &port_scan("10.0.0.6", "SYN")).await;
+        let told: Vec<&str> = verdict.claims.iter().map(|claim| claim.text.as_str()).collect();
+        assert_eq!(told.join(" "), format!("{} {}", verdict.summary, verdict.explanation));
+        assert!(verdict.claims.iter().all(|claim| !claim.rests_on.is_empty()));
+        assert!(verdict.claims[0].rests_on.contains(&"row 0 source_ip".to_owned()), "{:?}", verdict.claims);
+        assert!(!serde_json::to_string(&verdict).unwrap().contains("10.6.6.6"));
+    }
+}
