@@ -109,7 +109,7 @@ pub fn judge(
     judging: Judging,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    let Judged { verdict, features } = judged;
+    let Judged { verdict, features, .. } = judged;
     let triage = Triage::Judged { verdict: Box::new(verdict) };
     let saved = tx
         .prepare_cached(
@@ -240,7 +240,7 @@ mod tests {
     use super::super::alerts::{self, Handling, Queueing};
     use super::*;
     use crate::triage::testing;
-    use crate::triage::verdict::Prose;
+    use crate::triage::verdict::{Prose, Severity};
 
     /// A store in memory with alerts of these levels, which are their ids too.
     fn store(levels: &[u8]) -> Connection {
@@ -282,7 +282,7 @@ mod tests {
 
     fn judged(store: &mut Connection, id: &str, capacity: usize) {
         let judging = Judging { deliver: false, capacity };
-        let judged = || Judged { verdict: verdict(), features: Default::default() };
+        let judged = || Judged { verdict: verdict(), features: Default::default(), expected: Severity::High };
         with(store, |tx| judge(tx, id, judged(), judging, Timestamp::UNIX_EPOCH));
     }
 

@@ -8,6 +8,7 @@
 pub mod assets;
 pub mod budget;
 pub mod config;
+pub mod deed;
 pub mod reader;
 
 pub mod cloud;

@@ -118,6 +118,8 @@ pub(super) mod tests {
                 recommended_action: "Block 203.0.113.9".into(),
                 judgement: None,
                 record: None,
+                recommends: None,
+                lowered: None,
                 cost: Cost::default(),
             }),
         }
