@@ -8,7 +8,7 @@ use crate::triage::{Triage, clickagentic};
 
 /// The default body: field for field what clickdetect 1.18.4 sends, with `clickagentic` once there is a verdict,
 /// and, where triage is on for the alert, `triage` (`pending`, `judged`: the text is code's and the model's may follow,
-/// `done`, `failed`) and `triage_error`.
+/// `done`, `blind`: the verdict is not told, `failed`) and `triage_error`.
 pub(super) fn body(message: &Message<'_>) -> Map<String, Value> {
     let alert = message.alert;
     let mut body = Map::new();
@@ -32,6 +32,9 @@ pub(super) fn body(message: &Message<'_>) -> Map<String, Value> {
         Triage::Skipped => {}
         Triage::Pending => {
             body.insert("triage".into(), "pending".into());
+        }
+        Triage::Blind => {
+            body.insert("triage".into(), "blind".into());
         }
         Triage::Judged { verdict } => {
             body.insert("clickagentic".into(), clickagentic(verdict));
