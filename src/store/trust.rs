@@ -184,10 +184,12 @@ pub fn review(tx: &Transaction<'_>, asked: &Trust, now: Timestamp) -> rusqlite::
     if granted.is_empty() {
         return Ok(());
     }
-    let (changes, reviewed): (i64, String) = tx
-        .prepare_cached("SELECT changes, reviewed FROM learning, site")?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let state = format!("{changes} {} {} {}", asked.bar, asked.days, now.as_second() / DAY_S);
+    let (changes, newest, reviewed): (i64, i64, String) = tx
+        .prepare_cached(
+            "SELECT changes, (SELECT coalesce(max(id), 0) FROM closings), reviewed FROM learning, site",
+        )?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let state = format!("{changes} {newest} {} {} {}", asked.bar, asked.days, now.as_second() / DAY_S);
     if state == reviewed {
         return Ok(());
     }

@@ -147,9 +147,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn pending_judged_and_failed_triage_are_said() {
+    fn pending_judged_blind_and_failed_triage_are_said() {
         let pending = body_with(&Triage::Pending);
         assert_eq!((pending.get("triage"), pending.get("clickagentic")), (Some(&json!("pending")), None));
+        let blind = body_with(&Triage::Blind);
+        assert_eq!((blind.get("triage"), blind.get("clickagentic")), (Some(&json!("blind")), None));
         let Triage::Done { verdict } = done() else { unreachable!("it is done") };
         let judged = body_with(&Triage::Judged { verdict });
         assert_eq!(judged["triage"], "judged");

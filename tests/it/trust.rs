@@ -201,6 +201,32 @@ async fn an_alert_of_a_trusted_rule_is_closed_by_the_machine_and_stays_in_view()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_severity_that_the_machine_lowers_says_what_it_was_and_why() {
+    let site = Site::measured().await;
+    let before = json!(site.judge(&site.alert(180, QUERY)).await.triage);
+    assert_eq!(
+        (&before["verdict"]["severity"], &before["verdict"]["lowered"]),
+        (&json!("Medium"), &Value::Null)
+    );
+    site.run(&["trust", "grant", "logins", "lower", "--reason", "measured for a month"]);
+    let (benign, threat) = (site.alert(182, QUERY), site.alert(181, QUERY));
+    let lowered = site.judge(&benign).await;
+    let verdict = &json!(lowered.triage)["verdict"];
+    assert_eq!((&verdict["severity"], &verdict["lowered"]["from"]), (&json!("Low"), &json!("Medium")));
+    assert_eq!((lowered.closing, &verdict["recommends"]), (None, &json!("close")), "that was not granted");
+    assert_eq!(json!(site.judge(&threat).await.triage)["verdict"]["severity"], "Medium");
+    let shown = site.run(&["alerts", &benign.id]);
+    assert!(
+        shown.contains("lowered   from Medium: a threat is") && shown.contains("likely by the judge"),
+        "{shown}"
+    );
+    let told: Value = serde_json::from_str(&site.run(&["trust", "--json"])).unwrap();
+    let allowed: Vec<_> =
+        told["rules"].as_array().unwrap().iter().map(|rule| rule["is_allowed"] == true).collect();
+    assert_eq!(allowed, [false, true]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_rule_ends_trust_and_what_was_measured_before_does_not_count() {
     let site = Site::trusted().await;
     assert!(site.judge(&site.alert(182, QUERY)).await.closing.is_some());
