@@ -343,7 +343,9 @@ impl Evidence {
             };
             let label = Label { at, probability, said: seen.judge, is_threat };
             let in_burst_of = (weight < 1.0).then(|| seen.analyst.to_string());
-            evidence.entry(rule).or_default().push(Counted { label, basis: parse(&basis)?, in_burst_of });
+            // One bad row ends no verdict: it is a label of nothing that is in use.
+            let basis = parse(&basis).unwrap_or_default();
+            evidence.entry(rule).or_default().push(Counted { label, basis, in_burst_of });
         }
         evidence.values_mut().for_each(|of_rule| of_rule.sort_by_key(|one| one.label.at));
         Ok(Self(evidence))
@@ -438,7 +440,8 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
         event: row.get(3)?,
         by: row.get(4)?,
         why: row.get(5)?,
-        basis: parse(row.get_ref(6)?.as_str()?)?,
+        // What cannot be read is no verdict's basis: such trust ends with the next one.
+        basis: parse(row.get_ref(6)?.as_str()?).unwrap_or_default(),
     })
 }
 
@@ -451,3 +454,136 @@ const COLUMNS: &str = "at_ms, rule, deed, event, by, why, basis";
 const MAX_DAYS: i64 = 180;
 const MAX_CLOSINGS: i64 = 20_000;
 const DAY_S: i64 = 86_400;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::closings::tests::store;
+    use super::*;
+    use crate::triage::judge::{Disposition, Judgement};
+    use crate::triage::verdict::{Severity, Verdict};
+
+    const DAY_MS: i64 = DAY_S * 1_000;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn with<T>(store: &mut Connection, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> T {
+        let tx = store.transaction().unwrap();
+        let result = work(&tx).unwrap();
+        tx.commit().unwrap();
+        result
+    }
+
+    /// As the judge says of an alert that is none, with the model `sha256`; none where it is empty.
+    fn judged(sha256: &str) -> Judged {
+        let mut verdict: Verdict = serde_json::from_value(json!({
+            "title": "t", "summary": "s", "severity": "High", "confidence": 50, "false_positive_score": 5, "risk_score": 60,
+            "explanation": "e", "mitigations": [], "affected_entities": [], "recommended_action": "r",
+        }))
+        .unwrap();
+        verdict.judgement = Some(Judgement {
+            judge: "5b1f".into(),
+            probability: 0.02,
+            calibrated: true,
+            disposition: Disposition::FalsePositive,
+            text_gap: 0.0,
+            why: Vec::new(),
+        });
+        verdict.cost.model_sha256 = sha256.into();
+        verdict.cost.without_model = sha256.is_empty().then(|| "it was slow".to_owned());
+        Judged { verdict, features: Default::default(), expected: Severity::Low }
+    }
+
+    fn closes(store: &mut Connection, sha256: &str) -> bool {
+        with(store, |tx| decide(tx, "aaaa0", &mut judged(sha256), &Trust::default(), now())).close.is_some()
+    }
+
+    /// With 60 threats and 60 that were none, called so on the basis of the rule's last verdict, over 40 days.
+    fn measured() -> (Connection, String) {
+        let mut store = store(&["aaaa0"]);
+        assert!(!closes(&mut store, "m"));
+        let (rule, basis): (String, String) = store
+            .query_row("SELECT rule, basis FROM trust_bases", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
+        store.pragma_update(None, "foreign_keys", false).unwrap();
+        for nth in 0..120 {
+            let is_threat = nth % 2 == 1;
+            let at_ms = now().as_millisecond() - 41 * DAY_MS + nth * 40 * DAY_MS / 119;
+            let label = ["false_positive", "true_positive"][usize::from(is_threat)];
+            let insert = "INSERT INTO closings (alert_id, label, reason, analyst, at_ms, recorded_ms, source, family, rule,
+                end_s, created_ms, judge, probability, said, basis) VALUES (?1, ?2, 'x', 'ann', ?3, ?3, '', '', ?4, 0, 0, '5b1f', ?5, ?6, ?7)";
+            let probability = if is_threat { 0.98 } else { 0.02 };
+            store
+                .execute(
+                    insert,
+                    params![format!("old{nth}"), label, at_ms, rule, probability, is_threat, basis],
+                )
+                .unwrap();
+        }
+        (store, rule)
+    }
+
+    fn granted(store: &mut Connection, rule: &str) -> Result<(), Refused> {
+        with(store, |tx| grant(tx, rule, Deed::Close, "ann", "x", &Trust::default(), now()))
+    }
+
+    fn last_why(store: &Connection) -> (String, String) {
+        let last = events(store, 1).unwrap().remove(0);
+        (last.event, last.why)
+    }
+
+    #[test]
+    fn a_slow_model_holds_a_deed_up_once_and_another_model_ends_trust() {
+        let (mut store, rule) = measured();
+        assert_eq!(granted(&mut store, &rule), Ok(()));
+        assert!(closes(&mut store, "m"));
+        assert!(!closes(&mut store, ""));
+        assert_eq!(last_why(&store).0, "granted");
+        assert!(closes(&mut store, "m"));
+        assert!(!closes(&mut store, "another"));
+        assert_eq!(last_why(&store), ("demoted".into(), "another model is in use".into()));
+        assert!(!closes(&mut store, "m"), "only people promote");
+    }
+
+    #[test]
+    fn labels_that_are_undone_grow_old_or_are_the_machines_bear_no_trust() {
+        for (change, word) in [
+            ("UPDATE closings SET undone_at_ms = 0 WHERE alert_id < 'old2'", "harmless and were"),
+            ("UPDATE closings SET at_ms = at_ms - 180 * 86400000", "59 more"),
+            ("UPDATE closings SET analyst = 'watchpost'", "59 more"),
+            ("UPDATE closings SET basis = '['", "59 more"),
+            ("UPDATE closings SET label = 'duplicate' WHERE label = 'true_positive'", "59 more threats"),
+            // An alert is labelled after it fired, whatever a file says.
+            ("UPDATE closings SET created_ms = 1799990000000", "needs 30 more days"),
+        ] {
+            let (mut store, rule) = measured();
+            assert_eq!(granted(&mut store, &rule), Ok(()));
+            // As later closings would.
+            store.execute_batch(change).unwrap();
+            store.execute_batch("UPDATE learning SET changes = changes + 1").unwrap();
+            assert!(!closes(&mut store, "m"), "{change}");
+            let (event, why) = last_why(&store);
+            assert!(event == "demoted" && why.contains(word), "{change}: {why}");
+            let refused = granted(&mut store, &rule).unwrap_err().to_string();
+            assert!(refused.contains(word), "{change}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_was_granted_and_ended_is_never_rewritten() {
+        let (mut store, rule) = measured();
+        assert_eq!(granted(&mut store, &rule), Ok(()));
+        assert_eq!(granted(&mut store, &rule), Err(Refused::Already));
+        assert_eq!(granted(&mut store, "unknown"), Err(Refused::Unknown));
+        for change in ["UPDATE trust SET by = 'eve'", "DELETE FROM trust"] {
+            assert!(store.execute_batch(change).unwrap_err().to_string().contains("only added"));
+        }
+        assert!(with(&mut store, |tx| revoke(tx, &rule, Deed::Close, "bob", "y", now())));
+        let events: Vec<_> =
+            events(&store, 9).unwrap().into_iter().map(|event| (event.event, event.by)).collect();
+        assert_eq!(events, [("revoked".into(), "bob".into()), ("granted".into(), "ann".into())]);
+    }
+}
