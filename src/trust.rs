@@ -18,6 +18,8 @@ pub struct Basis {
     pub model: String,
     /// A hash of the rule's query, level and size.
     pub rule: String,
+    /// The version of Watchpost, whose questions to the model and features of alerts these are.
+    pub watchpost: String,
 }
 
 /// An alert that the judge called something and a person closed.
@@ -61,6 +63,8 @@ impl Basis {
             Some("another judge is in use")
         } else if self.model != now.model {
             Some("another model is in use")
+        } else if self.watchpost != now.watchpost {
+            Some("another version of watchpost is in use")
         } else {
             None
         }
@@ -299,12 +303,14 @@ mod tests {
 
     #[test]
     fn another_rule_judge_or_model_breaks_trust() {
-        let basis = Basis { judge: LEARNING.into(), model: "m".into(), rule: "r".into() };
+        let basis =
+            Basis { judge: LEARNING.into(), model: "m".into(), rule: "r".into(), watchpost: "0.1.0".into() };
         assert_eq!(basis.broken_by(&basis), None);
         for (other, word) in [
             (Basis { rule: "x".into(), ..basis.clone() }, "query"),
             (Basis { judge: "5b1f".into(), ..basis.clone() }, "judge"),
             (Basis { model: String::new(), ..basis.clone() }, "model"),
+            (Basis { watchpost: "0.2.0".into(), ..basis.clone() }, "version"),
         ] {
             assert!(basis.broken_by(&other).unwrap().contains(word));
         }

@@ -134,6 +134,7 @@ pub(super) fn decide(
         judge: chosen.filter(|chosen| *chosen == judge).unwrap_or_else(|| LEARNING.to_owned()),
         model: judged.verdict.cost.model_sha256.clone(),
         rule: hexadecimal(&Sha256::digest(fields)[..8]),
+        watchpost: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let text = json(&basis)?;
     tx.prepare_cached(

@@ -84,6 +84,15 @@ impl Judged {
         self.verdict.lowered = Some(Lowered { from: self.verdict.severity, because });
         self.verdict.severity = self.expected;
     }
+
+    /// Gives it again as it was saved: with what the machine was trusted with at that time, and did.
+    pub fn done_as(mut self, then: &Verdict) -> Verdict {
+        if then.lowered.is_some() {
+            self.lower();
+        }
+        self.verdict.recommends = then.recommends;
+        self.verdict
+    }
 }
 
 /// Of [`Judgement::text_gap`].

@@ -220,6 +220,21 @@ async fn a_severity_that_the_machine_lowers_says_what_it_was_and_why() {
         shown.contains("lowered   from Medium: a threat is") && shown.contains("likely by the judge"),
         "{shown}"
     );
+    let runner =
+        "store: soc.db\ndetectors:\n  d: {name: D, for: 5m, rules: [a.yml]}\ntriage: {trust: {days: 40}}\n";
+    std::fs::write(site.dir.path().join("runner.yml"), runner).unwrap();
+    let replay = Command::new(env!("CARGO_BIN_EXE_watchpost"))
+        .args(["replay", &benign.id])
+        .current_dir(site.dir.path())
+        .output()
+        .unwrap();
+    let replayed = String::from_utf8(replay.stdout).unwrap();
+    assert!(replayed.contains("the same: verdict"), "{replayed} {}", String::from_utf8_lossy(&replay.stderr));
+    assert!(
+        site.run(&["trust"]).contains("needs 6 more days: the labels are of 34, the bar is 40"),
+        "the runner's bar"
+    );
+    std::fs::remove_file(site.dir.path().join("runner.yml")).unwrap();
     let told: Value = serde_json::from_str(&site.run(&["trust", "--json"])).unwrap();
     let allowed: Vec<_> =
         told["rules"].as_array().unwrap().iter().map(|rule| rule["is_allowed"] == true).collect();
