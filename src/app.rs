@@ -125,6 +125,7 @@ impl App {
             queue: config.queue,
             purse: Purse::new(config.budget.clone()),
             deliver: config.deliver,
+            trust: config.trust.clone(),
         });
         let pipeline = Pipeline { store: store.clone(), clock, reading };
         let delivery = Delivery::new(store.clone(), webhooks, http, clock, print);
@@ -150,8 +151,9 @@ impl App {
             tasks.spawn(schedule);
         }
         tasks.spawn(count_older(self.store.clone(), shutdown.clone()));
-        if self.pipeline.reading.is_some() {
-            let learning = learning::run(self.store.clone(), self.clock, self.judge, shutdown.clone());
+        if let Some(reading) = &self.pipeline.reading {
+            let (store, asked) = (self.store.clone(), reading.trust.clone());
+            let learning = learning::run(store, self.clock, self.judge, asked, shutdown.clone());
             tasks.spawn(learning);
         }
         tasks.spawn(self.pipeline.run(shutdown.clone()));

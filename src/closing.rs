@@ -129,6 +129,20 @@ pub fn words(text: &str, most: usize) -> Result<String, String> {
     }
 }
 
+/// The name of an analyst, or what is wrong with it and how to fix it.
+pub fn analyst(text: &str) -> Result<String, String> {
+    let name = words(text, MAX_NAME)?;
+    if name.eq_ignore_ascii_case(MACHINE) {
+        return Err(format!(
+            "`{MACHINE}` is the name under which the machine closes alerts: give a person's"
+        ));
+    }
+    Ok(name)
+}
+
+/// Who closes where the machine is trusted to (docs/trust.md). Nothing is learned or measured from its closings, and any person's
+/// stands before them.
+pub const MACHINE: &str = "watchpost";
 /// Characters of a reason.
 pub const MAX_REASON: usize = 2_000;
 /// Characters of an analyst's name.
@@ -147,6 +161,12 @@ mod tests {
         }
         assert_eq!("Benign true positive".parse(), Ok(Label::BenignTruePositive));
         assert_eq!("benign".parse::<Label>(), Err(()));
+    }
+
+    #[test]
+    fn nobody_closes_in_the_machines_name() {
+        assert_eq!(analyst(" ann "), Ok("ann".to_owned()));
+        assert!(analyst("watchpost ").is_err() && analyst("Watchpost").is_err());
     }
 
     #[test]

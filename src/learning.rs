@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::store::judges::{self, Standing};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, trust};
+use crate::triage::config::Trust;
 use crate::triage::judge::Judge;
 use crate::triage::judge::learn::{Lesson, Parts, learn};
 
@@ -25,9 +26,15 @@ pub fn current(store: &Store) -> Result<(Judge, Option<String>), StoreError> {
     })
 }
 
-/// Learns until `shutdown`.
-pub async fn run(store: Store, clock: Clock, judge: watch::Sender<Arc<Judge>>, shutdown: CancellationToken) {
-    let mut learning = Learning { store, clock, judge, seen: None, rest: LOOK_EVERY };
+/// Learns until `shutdown`, and ends trust in the machine that the closings do not bear any more.
+pub async fn run(
+    store: Store,
+    clock: Clock,
+    judge: watch::Sender<Arc<Judge>>,
+    asked: Trust,
+    shutdown: CancellationToken,
+) {
+    let mut learning = Learning { store, clock, judge, asked, seen: None, rest: LOOK_EVERY };
     loop {
         if let Err(error) = learning.look().await {
             tracing::error!(%error, "the judge cannot learn now; it tries again");
@@ -43,6 +50,7 @@ struct Learning {
     store: Store,
     clock: Clock,
     judge: watch::Sender<Arc<Judge>>,
+    asked: Trust,
     /// As it was at the last look.
     seen: Option<Standing>,
     /// Until the next look.
@@ -56,6 +64,8 @@ impl Learning {
         if self.seen.as_ref() == Some(&standing) {
             return Ok(());
         }
+        let (asked, now) = (self.asked.clone(), self.clock.now());
+        self.store.write(move |tx| trust::review(tx, &asked, now)).await?;
         if standing.changes > standing.learned {
             let began = Instant::now();
             learn_now(&self.store, &self.clock).await?;

@@ -17,6 +17,7 @@ pub mod measure;
 pub mod models;
 pub mod store;
 pub mod triage;
+pub mod trust;
 pub mod webhook;
 
 pub mod http;

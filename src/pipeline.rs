@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::store::queue::{self, Judging, Room, Work};
 use crate::store::{Store, StoreError, history};
 use crate::triage::budget::Purse;
+use crate::triage::config::Trust;
 use crate::triage::history::History;
 use crate::triage::judge::Judge;
 use crate::triage::{Deliver, Judged, Known, Step, Triage, TriageError, Triager, Verdict};
@@ -53,6 +54,7 @@ pub struct Reading {
     /// What the model may write an hour.
     pub purse: Purse,
     pub deliver: Deliver,
+    pub trust: Trust,
 }
 
 impl Pipeline {
@@ -211,8 +213,11 @@ impl Worker {
 
     async fn save(&self, id: &str, outcome: &Outcome) -> Result<(), StoreError> {
         let (id, outcome, now) = (id.to_owned(), outcome.clone(), self.clock.now());
-        let judging =
-            Judging { deliver: self.reading.deliver == Deliver::Verdict, capacity: self.reading.queue };
+        let judging = Judging {
+            deliver: self.reading.deliver == Deliver::Verdict,
+            capacity: self.reading.queue,
+            trust: self.reading.trust.clone(),
+        };
         self.store
             .write(move |tx| match outcome {
                 Outcome::Judged(judged) => queue::judge(tx, &id, *judged, judging, now),

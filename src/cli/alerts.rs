@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use super::{Code, Failure, StoreArgs, table};
-use crate::closing::Closing;
+use crate::closing::{Closing, MACHINE};
 use crate::store::alerts::{self, Alike, MAX_ALIKE, Stored};
 use crate::store::{closings, history};
 use crate::text::escape;
@@ -17,7 +17,7 @@ pub struct Args {
     store: StoreArgs,
     /// Show this alert whole: its id, or as much of it as is one alert's alone, at least 4 digits.
     id: Option<String>,
-    /// Only those that nobody closed.
+    /// Only those that nobody closed, and not the machine either.
     #[arg(long, conflicts_with = "id")]
     open: bool,
     /// Of alerts that are alike within 24 hours only the newest.
@@ -95,6 +95,7 @@ fn row(stored: &Stored, alike: Option<&Alike>) -> [String; 10] {
     let (severity, judged) = match triage {
         Triage::Skipped => ("-".to_owned(), "-".to_owned()),
         Triage::Pending => ("pending".to_owned(), String::new()),
+        Triage::Blind => ("blind".to_owned(), "blind".to_owned()),
         Triage::Failed { .. } => ("failed".to_owned(), String::new()),
         Triage::Judged { verdict } | Triage::Done { verdict } => {
             (format!("{:?}", verdict.severity), judged(verdict))
@@ -108,10 +109,15 @@ fn row(stored: &Stored, alike: Option<&Alike>) -> [String; 10] {
         alert.data.len.to_string(),
         severity,
         judged,
-        closing.as_ref().map_or(String::new(), |closing| closing.label.to_string()),
+        closing.as_ref().map_or(String::new(), closed_as),
         alike.map_or(String::new(), |alike| format!("+{}", alike.count)),
         alert.id.clone(),
     ]
+}
+
+fn closed_as(closing: &Closing) -> String {
+    let by = if closing.analyst == MACHINE { format!(" by {MACHINE}") } else { String::new() };
+    format!("{}{by}", closing.label)
 }
 
 /// What the judge says, or how likely the alert is benign where no judge was asked or a note decided.

@@ -222,7 +222,7 @@ fn summarize(found: &[Stored], took: Duration) -> anyhow::Result<()> {
                 (format!("{:?}", verdict.severity), format!("{} %", verdict.false_positive_score))
             }
             Triage::Failed { reason } => ("failed".into(), escape(reason).into_owned()),
-            Triage::Pending | Triage::Skipped => ("-".into(), "-".into()),
+            Triage::Pending | Triage::Blind | Triage::Skipped => ("-".into(), "-".into()),
         };
         let seconds =
             |seconds: Option<f64>| seconds.map_or(String::new(), |seconds| format!("{seconds:.2} s"));

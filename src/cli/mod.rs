@@ -15,6 +15,7 @@ mod replay;
 mod run;
 mod status;
 mod triage;
+mod trust;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ use crate::config::Runner;
 use crate::rule::load::RuleSet;
 use crate::rule::template;
 use crate::store::{Access, Store};
+use crate::triage::config::Trust;
 
 /// Scheduled detection over the logs you already have, with every alert triaged by a local model.
 ///
@@ -69,6 +71,8 @@ enum Verb {
     Judge(judge::Args),
     /// Give a stored verdict again from what it was made of, and say whether it is the same.
     Replay(replay::Args),
+    /// Show what the machine may do with alerts by itself and what is missing, grant it, or take it back.
+    Trust(trust::Args),
     /// List deliveries, and try dead ones again.
     Deliveries(deliveries::Args),
     /// List windows that were given up, and why.
@@ -117,6 +121,19 @@ impl StoreArgs {
             None => load(&self.runner.path())?.store,
         };
         Store::open(&path, Access::Command).map_err(Failure::cannot_run)
+    }
+
+    /// With what the runner asks before the machine is trusted; a store without a runner has the defaults.
+    fn open_with_trust(&self) -> Result<(Store, Trust), Failure> {
+        let runner = self.runner.path();
+        let runner = if self.store.is_none() || runner.exists() { Some(load(&runner)?) } else { None };
+        let path = match (&self.store, &runner) {
+            (Some(path), _) => path.clone(),
+            (None, Some(runner)) => runner.store.clone(),
+            (None, None) => return self.open().map(|store| (store, Trust::default())),
+        };
+        let asked = runner.and_then(|runner| runner.triage).map(|triage| triage.trust).unwrap_or_default();
+        Ok((Store::open(&path, Access::Command).map_err(Failure::cannot_run)?, asked))
     }
 }
 
@@ -176,6 +193,7 @@ pub fn main() -> ExitCode {
         Verb::Eval(args) => eval::run(args),
         Verb::Judge(args) => judge::run(args),
         Verb::Replay(args) => replay::run(args),
+        Verb::Trust(args) => trust::run(args),
         Verb::Deliveries(args) => deliveries::run(args),
         Verb::Gaps(args) => gaps::run(args),
         Verb::Status(args) => status::run(args),
@@ -237,7 +255,7 @@ fn who(name: Option<String>) -> Result<String, Failure> {
     let name = name
         .or_else(user)
         .ok_or_else(|| Failure::cannot_run("the system user has no name here: say who with `--by NAME`"))?;
-    closing::words(&name, closing::MAX_NAME).map_err(|wrong| Failure::cannot_run(format!("--by: {wrong}")))
+    closing::analyst(&name).map_err(|wrong| Failure::cannot_run(format!("--by: {wrong}")))
 }
 
 /// Rows under a header, without lines that a terminal's copy would carry along.

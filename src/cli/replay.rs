@@ -106,7 +106,8 @@ impl Past {
 
     fn by_code(&self, settings: &Settings) -> Verdict {
         let draft = Draft::of(&self.alert, settings, self.known());
-        let mut now = draft.with_features(self.features.clone()).judged(self.verdict.opinion).verdict;
+        let judged = draft.with_features(self.features.clone()).judged(self.verdict.opinion);
+        let mut now = judged.done_as(&self.verdict);
         now.cost = self.verdict.cost.clone();
         now
     }
@@ -114,12 +115,12 @@ impl Past {
     /// With the model; it writes where it wrote.
     async fn again(&self, triager: &Triager, other: Option<&Self>) -> Result<Verdict, Failure> {
         let judged = triager.judge_again(&self.alert, self.known(), self.features.clone(), LIMIT).await;
-        let verdict = judged.map_err(Failure::cannot_run)?.verdict;
+        let verdict = judged.map_err(Failure::cannot_run)?.done_as(&self.verdict);
         if let Some(other) = other {
             // The model wrote about that one; the same triager then knows what it wrote.
             let judged =
                 triager.judge_again(&other.alert, other.known(), other.features.clone(), LIMIT).await;
-            let verdict = judged.map_err(Failure::cannot_run)?.verdict;
+            let verdict = judged.map_err(Failure::cannot_run)?.done_as(&other.verdict);
             triager.describe(&other.alert, verdict, LIMIT).await.map_err(Failure::cannot_run)?;
         }
         match self.verdict.cost.prose {

@@ -138,7 +138,7 @@ impl<R: BufRead> Import<R> {
             .as_ref()
             .or(its_analyst.as_ref())
             .ok_or("analyst: is missing: fill it in, or give one for all with `--by`")?;
-        let analyst = words(analyst, MAX_NAME).map_err(|wrong| format!("analyst: {wrong}"))?;
+        let analyst = super::analyst(analyst).map_err(|wrong| format!("analyst: {wrong}"))?;
         let at = at.map(|text| time(&text)).transpose()?;
         if at.is_some_and(|at| at.as_second() > self.now.as_second() + SKEW_S) {
             return Err(

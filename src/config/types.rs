@@ -90,6 +90,38 @@ impl FromYaml for u8 {
     }
 }
 
+impl FromYaml for u32 {
+    const TYPE: &'static str = "number";
+
+    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let number = u64::from_yaml(node, reader)?;
+        number.try_into().ok().or_else(|| reader.refuse(node, "a number from 0 to 4294967295"))
+    }
+
+    fn to_json(&self) -> Json {
+        (*self).into()
+    }
+}
+
+impl FromYaml for f64 {
+    const TYPE: &'static str = "number";
+
+    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        scalar(node, reader, "a number, e.g. 0.95", |scalar| {
+            let plain = Scalar { text: scalar.text.trim().into(), style: Style::Plain };
+            match plain.resolve() {
+                Resolved::Int(value) => Some(value as f64),
+                Resolved::Float(value) => Some(value).filter(|value| value.is_finite()),
+                _ => None,
+            }
+        })
+    }
+
+    fn to_json(&self) -> Json {
+        (*self).into()
+    }
+}
+
 impl FromYaml for usize {
     const TYPE: &'static str = "number";
 

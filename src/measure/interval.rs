@@ -39,6 +39,61 @@ pub fn f1(hits: usize, misses: usize, false_alarms: usize) -> Option<Estimate> {
     Some(Estimate { value: f1(of_hits.value), low: f1(of_hits.low), high: f1(of_hits.high), of: of_hits.of })
 }
 
+/// The least that a share can be of which `part` of `of` were seen: exact and one-sided at 95 % (Clopper and Pearson 1934). 59 of
+/// 59 prove 0.95 and 58 of 58 do not. Wilson's interval is two-sided and would ask for 73.
+pub fn at_least(part: usize, of: usize) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..50 {
+        let middle = f64::midpoint(low, high);
+        if proves(part, of, middle) { low = middle } else { high = middle }
+    }
+    low
+}
+
+/// Whether `part` of `of` prove at 95 % that the share is `least` or more: of a smaller share so many are seen less than
+/// once in 20 times.
+pub fn proves(part: usize, of: usize, least: f64) -> bool {
+    tail(part, of, least) <= 0.05
+}
+
+/// How likely `part` or more of `of` are, each with the probability `share`: the upper tail of the binomial distribution.
+pub fn tail(part: usize, of: usize, share: f64) -> f64 {
+    if part == 0 || share >= 1.0 {
+        return 1.0;
+    }
+    if part > of || share <= 0.0 {
+        return 0.0;
+    }
+    let odds = share / (1.0 - share);
+    let (n, k) = (of as f64, part as f64);
+    // Away from the middle each term is smaller than the one before, so that the sum soon ends.
+    if k > n * share {
+        probability(part, of, share) * sum(|step| (n - k - step) / (k + step + 1.0) * odds)
+    } else {
+        let below = probability(part - 1, of, share);
+        1.0 - below * sum(|step| (k - 1.0 - step) / ((n - k + 1.0 + step + 1.0) * odds))
+    }
+    .clamp(0.0, 1.0)
+}
+
+/// Of exactly `part` of `of`.
+fn probability(part: usize, of: usize, share: f64) -> f64 {
+    let few = part.min(of - part);
+    let ways: f64 = (0..few).map(|i| ((of - i) as f64 / (few - i) as f64).ln()).sum();
+    (ways + part as f64 * share.ln() + (of - part) as f64 * (-share).ln_1p()).exp()
+}
+
+/// 1 and the products of the first, the first two, ... `ratios`, all below 1.
+fn sum(ratio: impl Fn(f64) -> f64) -> f64 {
+    let (mut total, mut term, mut step) = (1.0, 1.0, 0.0);
+    while term > f64::EPSILON * total {
+        term *= ratio(step);
+        total += term;
+        step += 1.0;
+    }
+    total
+}
+
 /// Of the standard normal distribution, 97.5 %.
 const Z_95: f64 = 1.959_963_984_540_054;
 
@@ -72,6 +127,25 @@ mod tests {
     }
 
     #[test]
+    fn exact_bounds_are_those_of_the_binomial_distribution() {
+        // 1 - 0.95^n, and sums of binomial terms by hand.
+        for (part, of, share, tail_is) in [
+            (59, 59, 0.95, 0.95f64.powi(59)),
+            (1, 20, 0.05, 1.0 - 0.95f64.powi(20)),
+            (2, 3, 0.5, 0.5),
+            (3, 4, 0.2, 4.0 * 0.008 * 0.8 + 0.0016),
+            (1, 4, 0.9, 1.0 - 0.1f64.powi(4)),
+            (0, 7, 0.3, 1.0),
+            (8, 7, 0.3, 0.0),
+        ] {
+            assert!((tail(part, of, share) - tail_is).abs() < 1e-12, "{part} of {of} at {share}");
+        }
+        assert!(proves(59, 59, 0.95) && !proves(58, 58, 0.95));
+        assert!((at_least(59, 59) - 0.05f64.powf(1.0 / 59.0)).abs() < 1e-9);
+        assert_eq!(at_least(0, 9), 0.0);
+    }
+
+    #[test]
     fn of_nothing_there_is_no_number() {
         assert_eq!((proportion(0, 0), f1(0, 0, 0)), (None, None));
     }
@@ -84,6 +158,14 @@ mod tests {
                 prop_assert!(estimate.value <= estimate.high && estimate.high <= 1.0);
                 prop_assert!(estimate.low < estimate.high);
             }
+        }
+
+        #[test]
+        fn the_tails_of_both_sides_are_everything(of in 1usize..3_000, part in 0.0..1.0f64, share in 0.001..0.999f64) {
+            let part = (part * of as f64) as usize;
+            let both = tail(part, of, share) + tail(of - part + 1, of, 1.0 - share);
+            prop_assert!((both - 1.0).abs() < 1e-9, "{both}");
+            prop_assert!(tail(part + 1, of, share) <= tail(part, of, share) + 1e-12);
         }
 
         #[test]

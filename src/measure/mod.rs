@@ -37,7 +37,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use calibration::{BINS, Bin, Calibration, Operating, at_recall, calibration};
-pub use interval::{Estimate, f1, proportion};
+pub use interval::{Estimate, at_least, f1, proportion, proves, tail};
 pub use report::{Confusion, Group, Measures, Report};
 pub use times::Times;
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
+use super::trust::TOLD;
 use super::{closings, history, outbox, queue};
 use crate::alert::Alert;
 use crate::clock::Timestamp;
@@ -24,7 +25,7 @@ pub struct Alike {
     pub count: usize,
 }
 
-/// An alert with where its triage stands, and what an analyst decided.
+/// An alert with where its triage stands, as people may see it, and what an analyst decided.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stored {
     #[serde(flatten)]
@@ -153,7 +154,7 @@ fn list_where(
 ) -> rusqlite::Result<Vec<Stored>> {
     connection
         .prepare(&format!(
-            "SELECT body, triage FROM alerts {condition} ORDER BY created_at DESC, id LIMIT ?1"
+            "SELECT body, {TOLD} FROM alerts {condition} ORDER BY created_at DESC, id LIMIT ?1"
         ))?
         .query_map([limit as i64], |row| stored(connection, row))?
         .collect()
@@ -161,7 +162,9 @@ fn list_where(
 
 pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<Stored>> {
     connection
-        .query_row("SELECT body, triage FROM alerts WHERE id = ?1", [id], |row| stored(connection, row))
+        .query_row(&format!("SELECT body, {TOLD} FROM alerts WHERE id = ?1"), [id], |row| {
+            stored(connection, row)
+        })
         .optional()
 }
 

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use super::rules::milliseconds;
 use super::{history, judges, measured};
 use crate::clock::Timestamp;
-use crate::closing::{Closing, Decision, Label};
+use crate::closing::{Closing, Decision, Label, MACHINE};
 use crate::text::escape_within;
 
 /// `at_ms` is when the analyst decided, `recorded_ms` when we heard of it. From `source` on stands what is measured of
@@ -103,6 +103,21 @@ pub fn import(tx: &Transaction<'_>, decision: &Decision, now: Timestamp) -> rusq
     add(tx, alert_id, before, decision, now)
 }
 
+/// Closes an open alert in the machine's name: a false positive, for it is trusted with nothing else.
+pub(super) fn close_alone(
+    tx: &Transaction<'_>,
+    alert_id: &str,
+    reason: String,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    if standing(tx, alert_id)?.is_some() {
+        return Ok(());
+    }
+    let (alert, analyst) = (alert_id.to_owned(), MACHINE.to_owned());
+    let decision = Decision { alert, label: Label::FalsePositive, reason, analyst, at: None };
+    add(tx, alert_id.to_owned(), None, &decision, now).map(drop)
+}
+
 fn add(
     tx: &Transaction<'_>,
     alert_id: String,
@@ -118,9 +133,10 @@ fn add(
     let opinion = measured::opinion(&triage);
     tx.prepare_cached(
         "INSERT INTO closings (alert_id, label, reason, analyst, at_ms, recorded_ms, source, family, rule, end_s, created_ms,
-            judge, model, probability, said, seconds_to_verdict)
+            judge, model, probability, said, seconds_to_verdict, basis, is_blind)
          SELECT id, ?2, ?3, ?4, ?5, ?6, coalesce(body ->> '$.datasource.type', ''), coalesce(body ->> '$.rule.group', ''),
-            rule, end_s, created_at, ?7, ?8, ?9, ?10, ?11
+            rule, end_s, created_at, ?7, ?8, ?9, ?10, ?11, basis,
+            is_blind AND NOT EXISTS (SELECT 1 FROM closings WHERE alert_id = ?1 AND analyst <> ?12)
          FROM alerts WHERE id = ?1",
     )?
     .execute(params![
@@ -135,10 +151,13 @@ fn add(
         opinion.as_ref().and_then(|opinion| opinion.probability),
         opinion.as_ref().and_then(|opinion| opinion.said),
         opinion.as_ref().and_then(|opinion| opinion.seconds_to_verdict),
+        MACHINE,
     ])?;
-    recount(tx, &alert_id, before.as_ref().and_then(|before| before.label.is_threat()))?;
-    // An older decision that arrives late does not stand before a newer one.
-    let is_older = before.as_ref().is_some_and(|before| before.at.as_millisecond() > at.as_millisecond());
+    recount(tx, &alert_id, before.as_ref().and_then(decides))?;
+    // An older decision that arrives late does not stand before a newer one of a person.
+    let is_older = before
+        .as_ref()
+        .is_some_and(|before| before.analyst != MACHINE && before.at.as_millisecond() > at.as_millisecond());
     let before = before.map(|before| before.label);
     let now = if is_older { before.unwrap_or(*label) } else { *label };
     Ok(Added::New { alert_id, before, now })
@@ -155,10 +174,11 @@ pub fn undo(
     if let Some(closing) = &undone {
         tx.prepare_cached(
             "UPDATE closings SET undone_at_ms = ?2, undone_by = ?3 WHERE id = (
-                SELECT id FROM closings WHERE alert_id = ?1 AND undone_at_ms IS NULL ORDER BY at_ms DESC, id DESC LIMIT 1)",
+                SELECT id FROM closings WHERE alert_id = ?1 AND undone_at_ms IS NULL
+                ORDER BY analyst = 'watchpost', at_ms DESC, id DESC LIMIT 1)",
         )?
         .execute(params![alert_id, now.as_millisecond(), by])?;
-        recount(tx, alert_id, closing.label.is_threat())?;
+        recount(tx, alert_id, decides(closing))?;
     }
     Ok(undone)
 }
@@ -201,15 +221,20 @@ fn recount(tx: &Transaction<'_>, alert_id: &str, before: Option<bool>) -> rusqli
 }
 
 fn is_threat(tx: &Transaction<'_>, alert_id: &str) -> rusqlite::Result<Option<bool>> {
-    Ok(standing(tx, alert_id)?.and_then(|closing| closing.label.is_threat()))
+    Ok(standing(tx, alert_id)?.as_ref().and_then(decides))
 }
 
-/// The closing that stands: of those that were not undone the newest by its time, then by its record.
+/// What a closing says for the history of later alerts: the machine's own says nothing.
+fn decides(closing: &Closing) -> Option<bool> {
+    closing.label.is_threat().filter(|_| closing.analyst != MACHINE)
+}
+
+/// The closing that stands: of those that were not undone a person's, then the newest by its time, then by its record.
 pub fn standing(connection: &Connection, alert_id: &str) -> rusqlite::Result<Option<Closing>> {
     connection
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM closings WHERE alert_id = ?1 AND undone_at_ms IS NULL
-             ORDER BY at_ms DESC, id DESC LIMIT 1"
+             ORDER BY analyst = 'watchpost', at_ms DESC, id DESC LIMIT 1"
         ))?
         .query_row([alert_id], closing)
         .optional()

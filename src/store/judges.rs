@@ -15,10 +15,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::alerts::parse;
 use super::closings::label_at;
-use super::history;
 use super::rules::milliseconds;
+use super::{history, trust};
 use crate::alert::Alert;
 use crate::clock::Timestamp;
+use crate::closing::MACHINE;
 use crate::closing::bursts::{self, Seen};
 use crate::triage::judge::learn::{Lesson, MAX_LESSONS};
 use crate::triage::judge::{Features, Judge};
@@ -174,7 +175,7 @@ pub fn keep(tx: &Transaction<'_>, judge: &Judge, changes: i64, now: Timestamp) -
     tx.execute("UPDATE learning SET learned = ?1", [changes]).map(drop)
 }
 
-/// Puts a judge in use, `None` the newest, and says whether it is there.
+/// Puts a judge in use, `None` the newest, and says whether it is there. Trust in the one before ends.
 pub fn choose(
     tx: &Transaction<'_>,
     version: Option<&str>,
@@ -190,7 +191,7 @@ pub fn choose(
         "UPDATE learning SET chosen = ?1, chosen_by = ?2, chosen_ms = ?3",
         params![version, by, now.as_millisecond()],
     )?;
-    Ok(Ok(()))
+    trust::judge_chosen(tx, now).map(Ok)
 }
 
 /// Those that are kept, newest first.
@@ -218,10 +219,10 @@ pub type Found = (Arc<str>, Features);
 pub fn lessons(connection: &Connection) -> rusqlite::Result<(Vec<Lesson>, Vec<Found>)> {
     let mut closings = connection
         .prepare(
-            "SELECT alert_id, analyst, at_ms, label, said FROM closings WHERE undone_at_ms IS NULL
+            "SELECT alert_id, analyst, at_ms, label, said FROM closings WHERE undone_at_ms IS NULL AND analyst <> ?2
              ORDER BY at_ms DESC, id DESC LIMIT ?1",
         )?
-        .query_map([MAX_CLOSINGS], |row| {
+        .query_map(params![MAX_CLOSINGS, MACHINE], |row| {
             Ok(Seen {
                 alert: row.get(0)?,
                 analyst: row.get(1)?,

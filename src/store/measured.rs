@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use serde::Deserialize;
 
 use super::closings::label_at;
 use super::rules::milliseconds;
 use crate::clock::Timestamp;
+use crate::closing::MACHINE;
 use crate::closing::bursts::Seen;
 use crate::measure::Judged;
 use crate::triage::judge::Disposition;
@@ -22,15 +23,15 @@ pub struct Measured {
     pub judged: Vec<Judged>,
 }
 
-/// What analysts closed at `since` or later.
+/// What people closed at `since` or later.
 pub fn measured(connection: &Connection, since: Timestamp) -> rusqlite::Result<Measured> {
     let mut select = connection.prepare_cached(
         "SELECT alert_id, analyst, at_ms, label, source, family, rule, end_s, created_ms,
             judge, model, probability, said, seconds_to_verdict,
-            CASE WHEN judge IS NULL THEN (SELECT triage FROM alerts WHERE alerts.id = alert_id) END
-         FROM closings WHERE at_ms >= ?1 AND undone_at_ms IS NULL ORDER BY at_ms, id",
+            CASE WHEN judge IS NULL THEN (SELECT triage FROM alerts WHERE alerts.id = alert_id) END, is_blind
+         FROM closings WHERE at_ms >= ?1 AND undone_at_ms IS NULL AND analyst <> ?2 ORDER BY at_ms, id",
     )?;
-    let mut rows = select.query([since.as_millisecond()])?;
+    let mut rows = select.query(params![since.as_millisecond(), MACHINE])?;
     let mut names = Names::default();
     let mut found = Measured::default();
     // A later closing of an alert takes the earlier one's place.
@@ -63,7 +64,7 @@ pub fn measured(connection: &Connection, since: Timestamp) -> rusqlite::Result<M
             seconds_to_detect: seconds(end_s * 1_000, created_ms),
             seconds_to_verdict: opinion.seconds_to_verdict,
             seconds_to_close: seconds(created_ms, at_ms),
-            is_blind: false,
+            is_blind: row.get(15)?,
         };
         match places.get(&alert) {
             Some(place) => found.judged[*place] = judged,
@@ -167,8 +168,6 @@ const DISMISSED: u8 = 80;
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::params;
-
     use super::super::closings::{self, tests::store};
     use super::*;
     use crate::closing::{Decision, Label};

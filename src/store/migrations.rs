@@ -78,6 +78,7 @@ const STEPS: &[&str] = &[
     super::closings::TABLE,
     super::judges::TABLES,
     super::alerts::ALIKE,
+    super::trust::TABLES,
 ];
 
 /// Brings the tables up to date.

@@ -15,6 +15,7 @@ pub mod paces;
 pub mod queue;
 pub mod rules;
 mod series;
+pub mod trust;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -378,8 +379,10 @@ mod tests {
         let (dir, store) = store();
         let path = dir.path().join("test.db");
         let age = |store: &Store| {
-            let older = "DROP TABLE features; DROP TABLE judges; DROP TABLE learning; \
-                 DROP INDEX alerts_alike; ALTER TABLE alerts DROP COLUMN likeness; PRAGMA user_version = 5";
+            let older = "DROP TABLE trust; DROP TABLE trust_bases; DROP TABLE site;
+                ALTER TABLE alerts DROP COLUMN basis; ALTER TABLE alerts DROP COLUMN is_blind;
+                ALTER TABLE closings DROP COLUMN basis; ALTER TABLE closings DROP COLUMN is_blind;
+                PRAGMA user_version = 7";
             store.read_here(|connection| connection.execute_batch(older)).unwrap();
         };
         age(&store);

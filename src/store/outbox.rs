@@ -7,6 +7,8 @@ use rusqlite::{Connection, Row, Transaction, params};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::trust::TOLD;
+
 /// The outbox's table. Times are Unix milliseconds.
 pub const TABLE: &str = "
     CREATE TABLE deliveries (
@@ -140,13 +142,13 @@ pub fn claim_due(tx: &Transaction<'_>, webhooks: &[Slots], now: i64) -> rusqlite
                   AND first.kind = 'alert' AND first.state IN ('due', 'sending')))
          ORDER BY level DESC, created_at, id LIMIT ?3",
     )?;
-    let mut take = tx.prepare_cached(
+    let mut take = tx.prepare_cached(&format!(
         "UPDATE deliveries
          SET state = 'sending', attempts = attempts + 1, first_attempt_at = coalesce(first_attempt_at, ?2),
-             told = coalesce(told, (SELECT triage FROM alerts WHERE alerts.id = alert_id))
+             told = coalesce(told, (SELECT {TOLD} FROM alerts WHERE alerts.id = deliveries.alert_id))
          WHERE id = ?1
-         RETURNING id, alert_id, webhook, kind, attempts, first_attempt_at, idempotency_key",
-    )?;
+         RETURNING id, alert_id, webhook, kind, attempts, first_attempt_at, idempotency_key"
+    ))?;
     let mut claims = Vec::new();
     for slots in webhooks {
         let ids: Vec<i64> = select
@@ -370,7 +372,10 @@ mod tests {
         fn new() -> Self {
             let connection = Connection::open_in_memory().unwrap();
             connection
-                .execute_batch("CREATE TABLE alerts (id TEXT PRIMARY KEY, body TEXT, triage TEXT) STRICT;")
+                .execute_batch(
+                    "CREATE TABLE alerts (id TEXT PRIMARY KEY, body TEXT, triage TEXT, is_blind INTEGER NOT NULL DEFAULT 0) STRICT;
+                     CREATE TABLE closings (alert_id TEXT, analyst TEXT) STRICT;",
+                )
                 .unwrap();
             connection.execute_batch(TABLE).unwrap();
             Self(connection)
@@ -386,7 +391,7 @@ mod tests {
         fn alert(&mut self, id: &str, level: u8, webhooks: &[&str], triage: &str, at: i64, hold_until: i64) {
             let webhooks: Vec<String> = webhooks.iter().map(|name| (*name).to_owned()).collect();
             self.tx(|tx| {
-                tx.execute("INSERT INTO alerts VALUES (?1, ?1, ?2)", [id, triage])?;
+                tx.execute("INSERT INTO alerts (id, body, triage) VALUES (?1, ?1, ?2)", [id, triage])?;
                 create(tx, id, level, &webhooks, at, hold_until)
             });
         }

@@ -4,9 +4,10 @@
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::alerts::{json, parse};
-use super::{judges, outbox};
+use super::{closings, judges, outbox, trust};
 use crate::alert::Alert;
 use crate::clock::Timestamp;
+use crate::triage::config::Trust;
 use crate::triage::{Judged, Step, Triage, Verdict};
 
 /// A step of triage that is to be done.
@@ -35,12 +36,14 @@ pub struct Room {
 }
 
 /// When a message goes out, and what may wait.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Judging {
     /// Send what waits for triage at once, without the prose.
     pub deliver: bool,
     /// Alerts that may wait for prose at one time.
     pub capacity: usize,
+    /// What must be proven before an alert is closed or lowered alone.
+    pub trust: Trust,
 }
 
 /// Makes room for an alert of `level`. The queue is bounded: where it is full, the least urgent of all (lowest level,
@@ -101,25 +104,31 @@ pub fn put_back(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<()> {
         .map(drop)
 }
 
-/// Saves a verdict, whose prose is still code's, and what it rests on. One that was given up meanwhile stays given up, as it was told.
+/// Saves a verdict, whose prose is still code's, and what it rests on, and does with the alert what the machine is trusted with. One
+/// that was given up meanwhile stays given up, as it was told.
 pub fn judge(
     tx: &Transaction<'_>,
     id: &str,
-    judged: Judged,
+    mut judged: Judged,
     judging: Judging,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    let Judged { verdict, features } = judged;
+    let decided = trust::decide(tx, id, &mut judged, &judging.trust, now)?;
+    let Judged { verdict, features, .. } = judged;
     let triage = Triage::Judged { verdict: Box::new(verdict) };
     let saved = tx
         .prepare_cached(
-            "UPDATE alerts SET triage = ?2, triage_attempts = 0 WHERE id = ?1 AND triage_state = 'pending'",
+            "UPDATE alerts SET triage = ?2, triage_attempts = 0, basis = ?3, is_blind = ?4
+             WHERE id = ?1 AND triage_state = 'pending'",
         )?
-        .execute(params![id, json(&triage)?])?;
+        .execute(params![id, json(&triage)?, decided.basis, decided.is_blind])?;
     if saved == 0 {
         return Ok(());
     }
     judges::keep_features(tx, id, &features)?;
+    if let Some(reason) = decided.close {
+        closings::close_alone(tx, id, reason, now)?;
+    }
     if judging.deliver {
         outbox::on_judged(tx, id, now.as_millisecond())?;
     }
@@ -240,7 +249,7 @@ mod tests {
     use super::super::alerts::{self, Handling, Queueing};
     use super::*;
     use crate::triage::testing;
-    use crate::triage::verdict::Prose;
+    use crate::triage::verdict::{Prose, Severity};
 
     /// A store in memory with alerts of these levels, which are their ids too.
     fn store(levels: &[u8]) -> Connection {
@@ -281,8 +290,8 @@ mod tests {
     }
 
     fn judged(store: &mut Connection, id: &str, capacity: usize) {
-        let judging = Judging { deliver: false, capacity };
-        let judged = || Judged { verdict: verdict(), features: Default::default() };
+        let judging = Judging { deliver: false, capacity, trust: Trust::default() };
+        let judged = || Judged { verdict: verdict(), features: Default::default(), expected: Severity::High };
         with(store, |tx| judge(tx, id, judged(), judging, Timestamp::UNIX_EPOCH));
     }
 

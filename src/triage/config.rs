@@ -72,6 +72,31 @@ section! {
         /// Memory that the model may use, in bytes, e.g. `2GiB`; by default what it needs.
         #[read(memory)]
         pub memory_limit: Option<u64>,
+        /// What must be proven before `watchpost trust grant` lets the machine close or lower alerts by itself, and how many
+        /// alerts analysts close without seeing its verdict.
+        pub trust: Trust = "{}",
+    }
+}
+
+section! {
+    /// The trust gate, see docs/trust.md.
+    pub struct Trust {
+        /// What precision and recall of a rule's verdicts must be proven to be, 0.5-0.999: the lower bounds of what was
+        /// measured, at 95 %.
+        #[read(bar)]
+        pub bar: f64 = "0.95",
+        /// Days from the first to the last closing that is measured, 1-180.
+        #[read(days)]
+        pub days: u32 = "30",
+        /// The share of alerts, 0-1, whose verdict is shown to nobody until a person has closed them.
+        #[read(share)]
+        pub blind: f64 = "0",
+    }
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        crate::config::defaults()
     }
 }
 
@@ -210,6 +235,23 @@ fn threads(node: &Node, reader: &mut Reader<'_>) -> Option<Option<usize>> {
 fn batch(node: &Node, reader: &mut Reader<'_>) -> Option<usize> {
     let alerts = usize::from_yaml(node, reader)?;
     if (1..=64).contains(&alerts) { Some(alerts) } else { reader.refuse(node, "between 1 and 64") }
+}
+
+fn bar(node: &Node, reader: &mut Reader<'_>) -> Option<f64> {
+    let bar = f64::from_yaml(node, reader)?;
+    if (0.5..=0.999).contains(&bar) { Some(bar) } else { reader.refuse(node, "between 0.5 and 0.999") }
+}
+
+fn days(node: &Node, reader: &mut Reader<'_>) -> Option<u32> {
+    match u64::from_yaml(node, reader)? {
+        days @ 1..=180 => Some(days as u32),
+        _ => reader.refuse(node, "between 1 and 180"),
+    }
+}
+
+fn share(node: &Node, reader: &mut Reader<'_>) -> Option<f64> {
+    let share = f64::from_yaml(node, reader)?;
+    if (0.0..=1.0).contains(&share) { Some(share) } else { reader.refuse(node, "a share from 0 to 1") }
 }
 
 fn niceness(node: &Node, reader: &mut Reader<'_>) -> Option<u8> {

@@ -9,6 +9,7 @@ pub mod assets;
 pub mod budget;
 pub mod claims;
 pub mod config;
+pub mod deed;
 pub mod reader;
 
 pub mod cloud;
@@ -60,6 +61,8 @@ pub enum Triage {
     Done {
         verdict: Box<Verdict>,
     },
+    /// There is a verdict, which nobody is shown before a person closed the alert. What is told, and never what is stored.
+    Blind,
     /// No verdict will come; the reason is for the analyst.
     Failed {
         reason: String,
@@ -71,7 +74,7 @@ impl Triage {
     pub fn verdict(&self) -> Option<&Verdict> {
         match self {
             Self::Judged { verdict } | Self::Done { verdict } => Some(verdict),
-            Self::Skipped | Self::Pending | Self::Failed { .. } => None,
+            Self::Skipped | Self::Pending | Self::Blind | Self::Failed { .. } => None,
         }
     }
 }

@@ -13,6 +13,7 @@ use super::advice;
 use super::answer::Answer;
 use super::assets::Assets;
 use super::claims;
+use super::deed::Deed;
 use super::field::Role;
 use super::history::History;
 use super::judge::{Features, Judge};
@@ -76,6 +77,8 @@ impl Default for Known {
 pub struct Judged {
     pub verdict: Verdict,
     pub features: Features,
+    /// The severity by expected harm, where the judge's probability is taken at its word.
+    pub expected: Severity,
 }
 
 /// A model with what triage keeps beside it. Reads many alerts at the same time.
@@ -305,6 +308,8 @@ impl Draft {
             judgement: None,
             claims: Vec::new(),
             record: Some(record),
+            recommends: None,
+            lowered: None,
             cost: Cost::default(),
         };
         verdict.claims = claims::of(&verdict, alert);
@@ -330,11 +335,14 @@ impl Draft {
         let judgement = judge.judge(&features);
         verdict.opinion = opinion;
         verdict.take(scores.by(&judgement, &evidence));
+        let expected = evidence.expected(judgement.probability);
         verdict.judgement = Some(judgement);
         if let Some(record) = &mut verdict.record {
             record.features = record::of_json(&features);
         }
-        Judged { verdict, features }
+        let mut judged = Judged { verdict, features, expected };
+        judged.verdict.recommends = Deed::ALL.into_iter().find(|deed| judged.calls_for(*deed));
+        judged
     }
 }
 

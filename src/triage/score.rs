@@ -110,13 +110,7 @@ impl Evidence {
             (45.0 - 0.3 * level - extra - model + mentioned).max(0.0)
         };
         let false_positive = false_positive.round();
-        let severity = match points {
-            _ if dismissed => Severity::Low,
-            85.0.. => Severity::Critical,
-            65.0.. => Severity::High,
-            40.0.. => Severity::Medium,
-            _ => Severity::Low,
-        };
+        let severity = if dismissed { Severity::Low } else { band(points) };
         let when = |holds: bool, points: f64| if holds { points } else { 0.0 };
         let confidence = 40.0
             + when(self.has_rows, 15.0)
@@ -174,6 +168,24 @@ impl Scores {
             self.confidence = (sure.round() - cut).clamp(5.0, 95.0) as u8;
         }
         self
+    }
+}
+
+impl Evidence {
+    /// The severity by expected harm, P min(1, 2p): never more than without p, and as much from p = 0.5 on. It stands where the
+    /// machine is trusted to lower (docs/trust.md).
+    pub fn expected(&self, probability: f64) -> Severity {
+        band(self.points() * (2.0 * probability).clamp(0.0, 1.0))
+    }
+}
+
+/// The severity of so many points.
+fn band(points: f64) -> Severity {
+    match points {
+        85.0.. => Severity::Critical,
+        65.0.. => Severity::High,
+        40.0.. => Severity::Medium,
+        _ => Severity::Low,
     }
 }
 
@@ -351,6 +363,14 @@ mod tests {
             let (without, with) = (evidence.score(Opinion::default()), evidence.score(opinion));
             prop_assert!(without.confidence.abs_diff(with.confidence) <= 3);
             prop_assert_eq!(Scores { confidence: 0, ..without }, Scores { confidence: 0, ..with });
+        }
+
+        #[test]
+        fn expected_harm_never_raises_and_from_one_half_on_never_lowers(evidence in evidence(), p in 0.0..1.0f64) {
+            let evidence = Evidence { note: Note::Silent, ..evidence };
+            let severity = evidence.score(finds(None)).severity;
+            prop_assert!(evidence.expected(p) <= severity && evidence.expected(p) >= evidence.expected(p / 2.0));
+            prop_assert!(p < 0.5 || evidence.expected(p) == severity);
         }
 
         #[test]

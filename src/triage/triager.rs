@@ -404,7 +404,7 @@ mod tests {
         let triager = triager(Scripted::default);
         assert!(matches!(triager.loaded().await, State::Ready(_)));
         let subject = Arc::new(alert(75, json!([{ "source_ip": "10.0.0.6" }])));
-        let Judged { verdict, features } = judge(&triager, &subject).await.unwrap();
+        let Judged { verdict, features, .. } = judge(&triager, &subject).await.unwrap();
         assert!(features.words.contains("rule: test rule"));
         assert_eq!((verdict.cost.prose, verdict.cost.completion_tokens), (Prose::Template, 0));
         let described = triager.describe(&subject, verdict.clone(), LIMIT).await.unwrap();

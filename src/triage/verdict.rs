@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::claims::Claim;
+use super::deed::{Deed, Lowered};
 use super::judge::Judgement;
 use super::opinion::Opinion;
 use super::record::Record;
@@ -44,6 +45,12 @@ pub struct Verdict {
     /// What it was made of; absent in verdicts of an older watchpost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
+    /// What the machine would do with the alert were it trusted with it; absent where it did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recommends: Option<Deed>,
+    /// What the severity was before the machine lowered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lowered: Option<Lowered>,
     #[serde(default)]
     pub cost: Cost,
 }
@@ -173,6 +180,8 @@ mod tests {
             judgement: None,
             claims: Vec::new(),
             record: None,
+            recommends: None,
+            lowered: None,
             cost: Cost::default(),
         };
         assert_eq!(

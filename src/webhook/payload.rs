@@ -8,7 +8,7 @@ use crate::triage::{Triage, clickagentic};
 
 /// The default body: field for field what clickdetect 1.18.4 sends, with `clickagentic` once there is a verdict,
 /// and, where triage is on for the alert, `triage` (`pending`, `judged`: the text is code's and the model's may follow,
-/// `done`, `failed`) and `triage_error`.
+/// `done`, `blind`: the verdict is not told, `failed`) and `triage_error`.
 pub(super) fn body(message: &Message<'_>) -> Map<String, Value> {
     let alert = message.alert;
     let mut body = Map::new();
@@ -32,6 +32,9 @@ pub(super) fn body(message: &Message<'_>) -> Map<String, Value> {
         Triage::Skipped => {}
         Triage::Pending => {
             body.insert("triage".into(), "pending".into());
+        }
+        Triage::Blind => {
+            body.insert("triage".into(), "blind".into());
         }
         Triage::Judged { verdict } => {
             body.insert("clickagentic".into(), clickagentic(verdict));
@@ -119,6 +122,8 @@ pub(super) mod tests {
                 judgement: None,
                 claims: Vec::new(),
                 record: None,
+                recommends: None,
+                lowered: None,
                 cost: Cost::default(),
             }),
         }
@@ -143,9 +148,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn pending_judged_and_failed_triage_are_said() {
+    fn pending_judged_blind_and_failed_triage_are_said() {
         let pending = body_with(&Triage::Pending);
         assert_eq!((pending.get("triage"), pending.get("clickagentic")), (Some(&json!("pending")), None));
+        let blind = body_with(&Triage::Blind);
+        assert_eq!((blind.get("triage"), blind.get("clickagentic")), (Some(&json!("blind")), None));
         let Triage::Done { verdict } = done() else { unreachable!("it is done") };
         let judged = body_with(&Triage::Judged { verdict });
         assert_eq!(judged["triage"], "judged");

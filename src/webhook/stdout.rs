@@ -161,6 +161,9 @@ impl Block {
         match triage {
             Triage::Skipped => {}
             Triage::Pending => self.field("verdict", "pending: it follows"),
+            Triage::Blind => {
+                self.field("verdict", "not shown before a person has closed the alert (blind review)")
+            }
             Triage::Failed { reason } => {
                 self.field("verdict", &format!("none, triage failed: {}", wide(reason)))
             }
@@ -181,6 +184,15 @@ impl Block {
         self.field("verdict", &scores);
         if let Some(judgement) = &verdict.judgement {
             self.field("judged", &judgement.line());
+        }
+        if let Some(lowered) = &verdict.lowered {
+            self.field("lowered", &format!("from {:?}: {}", lowered.from, wide(&lowered.because)));
+        }
+        if let Some(deed) = verdict.recommends {
+            self.field(
+                "advice",
+                &format!("{deed} it: the machine is not trusted with this (`watchpost trust`)"),
+            );
         }
         self.field("", &wide(&verdict.title));
         self.field("", &wide(&verdict.summary));

@@ -9,6 +9,7 @@ use watchpost::clock::Timestamp;
 use watchpost::config::Runner;
 use watchpost::rule::load::RuleSet;
 use watchpost::rule::template;
+use watchpost::triage::config::Trust;
 use watchpost::triage::{Config, Deliver};
 use watchpost_engine::Device;
 
@@ -322,22 +323,29 @@ triage:
   deliver: DELIVER
   batch: BATCH
   niceness: NICENESS
+  trust: TRUST
 ";
-    let with = |deliver: &str, batch: &str, niceness: &str| {
+    let with = |deliver: &str, batch: &str, niceness: &str, trust: &str| {
         let text = runner.replace("DELIVER", deliver).replace("BATCH", batch).replace("NICENESS", niceness);
+        let text = text.replace("TRUST", trust);
         folder(&[("runner.yml", &text), ("a.yml", RULE)])
     };
-    let good = with("verdict", "64", "0");
+    let good = with("verdict", "64", "0", "{bar: 0.9, blind: 1}");
     let triage = Runner::load(&good.path().join("runner.yml")).runner.unwrap().triage.unwrap();
     assert_eq!((triage.deliver, triage.batch, triage.niceness), (Deliver::Verdict, 64, 0));
+    assert_eq!(triage.trust, Trust { bar: 0.9, days: 30, blind: 1.0 });
     let defaults = Config::default();
     assert_eq!((defaults.deliver, defaults.batch, defaults.niceness), (Deliver::Prose, 8, 10));
-    let (text, code) = checked(&with("later", "0", "20"));
+    assert_eq!(defaults.trust, Trust { bar: 0.95, days: 30, blind: 0.0 });
+    let (text, code) = checked(&with("later", "0", "20", "{bar: 1, days: 0, blind: much}"));
     assert_eq!(code, Code::Configuration);
     for line in [
         "runner.yml:5:12: triage.deliver: `later` is not a time to deliver: write `prose` or `verdict`",
         "runner.yml:6:10: triage.batch: `0` is not between 1 and 64",
         "runner.yml:7:13: triage.niceness: `20` is not between 0 and 19",
+        "runner.yml:8:16: triage.trust.bar: `1` is not between 0.5 and 0.999",
+        "runner.yml:8:25: triage.trust.days: `0` is not between 1 and 180",
+        "runner.yml:8:35: triage.trust.blind: `much` is not a number, e.g. 0.95",
     ] {
         assert!(text.contains(line), "{text}");
     }

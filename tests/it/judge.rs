@@ -14,6 +14,7 @@ use watchpost::clock::{Clock, Timestamp, Window};
 use watchpost::learning;
 use watchpost::store::alerts::{self, Handling};
 use watchpost::store::{Access, Store, history};
+use watchpost::triage::config::Trust;
 use watchpost::triage::judge::{Disposition, Judge};
 use watchpost::triage::provider::ProviderError;
 use watchpost::triage::{Known, Settings, Triager, Verdict};
@@ -68,7 +69,13 @@ impl Site {
 fn learn(store: &Store, shutdown: &CancellationToken) -> watch::Receiver<Arc<Judge>> {
     let (judge, _) = learning::current(store).unwrap();
     let (sender, judge) = watch::channel(Arc::new(judge));
-    drop(tokio::spawn(learning::run(store.clone(), Clock::system(), sender, shutdown.clone())));
+    drop(tokio::spawn(learning::run(
+        store.clone(),
+        Clock::system(),
+        sender,
+        Trust::default(),
+        shutdown.clone(),
+    )));
     judge
 }
 

@@ -19,3 +19,4 @@ mod replay;
 mod soak;
 mod soc;
 mod triage;
+mod trust;

@@ -13,6 +13,7 @@ use watchpost::detector::TriagePolicy;
 use watchpost::pipeline::Reading;
 use watchpost::telemetry::METRICS;
 use watchpost::triage::budget::{Budget, Purse};
+use watchpost::triage::config::Trust;
 use watchpost::triage::judge::Judge;
 use watchpost::triage::provider::{Call, Completion, Identity, Prompt, Provider, ProviderError, Question};
 use watchpost::triage::{Deliver, Settings, Triage, Triager, Verdict};
@@ -93,6 +94,7 @@ impl Model {
             queue: 10,
             purse: Purse::default(),
             deliver: Deliver::Prose,
+            trust: Trust::default(),
         }
     }
 

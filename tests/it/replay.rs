@@ -10,6 +10,7 @@ use watchpost::clock::Window;
 use watchpost::store::alerts::{self, Handling, Queueing};
 use watchpost::store::queue::{self, Judging};
 use watchpost::store::{Access, Store};
+use watchpost::triage::config::Trust;
 use watchpost::triage::provider::ProviderError;
 use watchpost::triage::{Known, Settings, Triage, Triager};
 use watchpost_engine::{Options, Source};
@@ -31,7 +32,7 @@ async fn site(triager: Triager) -> (tempfile::TempDir, String) {
     store.write(move |tx| alerts::insert(tx, "five", &saved, &handling())).await.unwrap();
     let judged = triager.judge(&alert, Known::default(), LIMIT).await.unwrap();
     let (verdict, id) = (judged.verdict.clone(), alert.id.clone());
-    let judging = Judging { deliver: false, capacity: 10 };
+    let judging = Judging { deliver: false, capacity: 10, trust: Trust::default() };
     store.write(move |tx| queue::judge(tx, &id, judged, judging, now)).await.unwrap();
     let described = triager.describe(&alert, verdict.clone(), LIMIT).await;
     let verdict = described.unwrap_or_else(|error| verdict.without_prose(&error.to_string()));
