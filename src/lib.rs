@@ -15,6 +15,7 @@ pub mod detector;
 pub mod learning;
 pub mod measure;
 pub mod models;
+pub mod redteam;
 pub mod store;
 pub mod triage;
 pub mod trust;

@@ -1,6 +1,6 @@
 //! `watchpost eval`: how good the judge is on alerts whose labels are known.
 
-mod past;
+pub(super) mod past;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -78,6 +78,7 @@ pub fn run(args: Args) -> Result<Code, Failure> {
         text: !args.without.contains(&Part::Text),
         numbers: !args.without.contains(&Part::Numbers),
         hidden: false,
+        guarded: true,
     };
     let (judged, how) = match (&args.learn, args.across) {
         (Some(path), _) => {
@@ -226,7 +227,7 @@ fn drawn<'a>(lessons: &[&'a Lesson], count: Option<usize>) -> Vec<&'a Lesson> {
 }
 
 /// In the order of time, and how many were left out.
-fn read(path: &Path) -> Result<(Vec<Labelled>, usize), Failure> {
+pub(super) fn read(path: &Path) -> Result<(Vec<Labelled>, usize), Failure> {
     let name = path.display();
     let file = File::open(path).map_err(|error| Failure::cannot_run(format!("{name}: {error}")))?;
     let mut reader = BufReader::new(file);

@@ -11,6 +11,7 @@ mod judge;
 mod metrics;
 mod model;
 mod paper;
+mod redteam;
 mod replay;
 mod run;
 mod status;
@@ -67,6 +68,8 @@ enum Verb {
     Metrics(metrics::Args),
     /// Measure the judge on alerts whose labels are known.
     Eval(eval::Args),
+    /// Attack the triage with hostile log text, and count the verdicts that move towards harmless.
+    Redteam(redteam::Args),
     /// Show what the judge has learned, or put an older judge in use.
     Judge(judge::Args),
     /// Give a stored verdict again from what it was made of, and say whether it is the same.
@@ -191,6 +194,7 @@ pub fn main() -> ExitCode {
         Verb::Close(args) => close::run(args),
         Verb::Metrics(args) => metrics::run(args),
         Verb::Eval(args) => eval::run(args),
+        Verb::Redteam(args) => redteam::run(args),
         Verb::Judge(args) => judge::run(args),
         Verb::Replay(args) => replay::run(args),
         Verb::Trust(args) => trust::run(args),

@@ -71,7 +71,7 @@ fn known(args: &RunnerArgs, alert: &Alert) -> Result<Known, Failure> {
 }
 
 /// The runner's triage section; its defaults where there is no runner, or one without it.
-fn triage_config(args: &RunnerArgs) -> Result<(Config, PathBuf), Failure> {
+pub(super) fn triage_config(args: &RunnerArgs) -> Result<(Config, PathBuf), Failure> {
     let path = args.path();
     if args.runner.is_none() && !path.exists() {
         return Ok((Config::default(), path));

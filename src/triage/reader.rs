@@ -310,6 +310,7 @@ impl Draft {
             record: Some(record),
             recommends: None,
             lowered: None,
+            hostile_text: None,
             cost: Cost::default(),
         };
         verdict.claims = claims::of(&verdict, alert);

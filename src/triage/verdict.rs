@@ -51,6 +51,9 @@ pub struct Verdict {
     /// What the severity was before the machine lowered it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lowered: Option<Lowered>,
+    /// That a text of the rows speaks to its reader, in which column and how; see [`speech`](super::speech).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostile_text: Option<String>,
     #[serde(default)]
     pub cost: Cost,
 }
@@ -182,6 +185,7 @@ mod tests {
             record: None,
             recommends: None,
             lowered: None,
+            hostile_text: None,
             cost: Cost::default(),
         };
         assert_eq!(

@@ -124,6 +124,7 @@ pub(super) mod tests {
                 record: None,
                 recommends: None,
                 lowered: None,
+                hostile_text: None,
                 cost: Cost::default(),
             }),
         }

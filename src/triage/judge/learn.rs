@@ -30,10 +30,12 @@ pub struct Parts {
     pub text: bool,
     pub numbers: bool,
     pub hidden: bool,
+    /// What an attacker can move counts for a threat only; without it the judge is what an attack is compared with.
+    pub guarded: bool,
 }
 
 impl Parts {
-    pub const ALL: Self = Self { words: true, text: true, numbers: true, hidden: true };
+    pub const ALL: Self = Self { words: true, text: true, numbers: true, hidden: true, guarded: true };
 }
 
 /// Learns from `lessons`, of which the last [`MAX_LESSONS`] count, in their order. [`Judge::prior`] where there are not yet
@@ -79,15 +81,21 @@ fn weigh(lessons: &[&Lesson], parts: Parts) -> Judge {
     let width = judge.words.len() + judge.numbers.len() + judge.hidden.len();
     judge.weights = single(&fit::fit(&examples, width, DECAY));
     if parts.text {
-        judge.text = weigh_text(&judge, lessons, &sparse);
+        judge.text = weigh_text(&judge, lessons, &sparse, parts.guarded);
     }
     judge
 }
 
 /// Words that were in at least two threats, with the weight that is left for them to explain; positive ones only.
-fn weigh_text(judge: &Judge, lessons: &[&Lesson], sparse: &[Sparse]) -> BTreeMap<String, f32> {
+fn weigh_text(
+    judge: &Judge,
+    lessons: &[&Lesson],
+    sparse: &[Sparse],
+    is_guarded: bool,
+) -> BTreeMap<String, f32> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for word in lessons.iter().filter(|lesson| lesson.is_threat).flat_map(|lesson| &lesson.features.text) {
+    let told = lessons.iter().filter(|lesson| lesson.is_threat || !is_guarded);
+    for word in told.flat_map(|lesson| &lesson.features.text) {
         *counts.entry(word).or_default() += 1;
     }
     counts.retain(|_, count| *count >= 2);
@@ -115,7 +123,12 @@ fn weigh_text(judge: &Judge, lessons: &[&Lesson], sparse: &[Sparse]) -> BTreeMap
             })
             .collect();
         let weights = fit::fit(&examples, words.len(), TEXT_DECAY);
-        found = words.iter().copied().zip(weights).filter(|(_, weight)| *weight > LEAST_TEXT).collect();
+        found = words
+            .iter()
+            .copied()
+            .zip(weights)
+            .filter(|(_, weight)| *weight > LEAST_TEXT || !is_guarded)
+            .collect();
         words = found.iter().map(|(word, _)| *word).collect();
     }
     found.into_iter().map(|(word, weight)| (word.to_owned(), weight as f32)).collect()
