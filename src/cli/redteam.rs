@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use super::eval::past::Past;
 use super::eval::read;
 use super::{Code, Failure, RunnerArgs};
+use crate::alert::Alert;
 use crate::app;
 use crate::redteam::{Attack, Report, Target, Trial, corpus, trial};
 use crate::triage::history::{Around, MAX_AROUND};
 use crate::triage::judge::labelled::{self, Labelled};
 use crate::triage::judge::learn::{Lesson, Parts, learn};
 use crate::triage::judge::{Features, Judge};
-use crate::triage::{Known, Triager, Verdict, score};
+use crate::triage::{Known, Triager, Verdict, score, speech};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -32,7 +33,7 @@ pub struct Args {
     /// So many true alerts are attacked, drawn evenly over the file.
     #[arg(long, value_name = "COUNT", default_value_t = 200)]
     alerts: usize,
-    /// Let the judge weigh text against a threat, too, as a common classifier does: shows what the defence is worth.
+    /// Let what an attacker can move count against a threat, too, as in a common classifier: shows what the defence is worth.
     #[arg(long)]
     unguarded: bool,
     /// Ask the runner's model, too, on a sample: its prose must change no number.
@@ -67,6 +68,9 @@ pub fn run(args: Args) -> Result<Code, Failure> {
         }
         None => (halves(&lines, parts), "each half by what was learned on the other".to_owned()),
     };
+    let speaking = lines.iter().filter(|line| speech::find(&line.target.alert).is_some()).count();
+    let plain =
+        format!("as they are, {speaking} of {} alerts are said to speak to their reader", lines.len());
     let (benign, around) = copied(&lines, &judges);
     let attacks = corpus::all(&benign.iter().collect::<Vec<_>>(), &around);
     lines.retain(|line| line.is_threat);
@@ -90,6 +94,7 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     let guard = if args.unguarded { "; the judge is UNGUARDED" } else { "" };
     let title = format!("{name}: {how}{guard}");
     let mut report = Report::new(title, &trials, chosen.len(), args.most / 100.0, asked);
+    report.notes.push(plain);
     report.notes.push(format!("{:.1} s for all", began.elapsed().as_secs_f64()));
     let text = match args.format {
         Format::Table => report.render(),
@@ -142,12 +147,12 @@ fn halves(lines: &[Line], parts: Parts) -> [Arc<Judge>; 2] {
 
 /// What the attacker copies from: the benign alerts that are judged least likely a threat, of different rules, and the rules
 /// that fired most around benign ones.
-fn copied(lines: &[Line], judges: &[Arc<Judge>; 2]) -> (Vec<crate::alert::Alert>, Vec<Around>) {
+fn copied(lines: &[Line], judges: &[Arc<Judge>; 2]) -> (Vec<Alert>, Vec<Around>) {
     let benign: Vec<&Line> = lines.iter().filter(|line| !line.is_threat).collect();
     let said = |line: &Line| judges[line.half].judge(&line.features).probability;
     let mut order: Vec<(f64, &Line)> = benign.iter().map(|line| (said(line), *line)).collect();
     order.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let mut alerts: Vec<crate::alert::Alert> = Vec::new();
+    let mut alerts: Vec<Alert> = Vec::new();
     for (_, line) in &order {
         let alert = &line.target.alert;
         if alerts.iter().all(|known| known.rule_name() != alert.rule_name()) {

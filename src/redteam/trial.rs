@@ -1,18 +1,17 @@
 //! One attack on one alert: the verdict with it against the verdict without.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::{Family, Target};
 use crate::triage::field;
-use crate::triage::judge::Disposition;
-use crate::triage::judge::Judge;
+use crate::triage::judge::{Disposition, Judge};
 use crate::triage::opinion::Opinion;
 use crate::triage::reader::Draft;
 use crate::triage::verdict::clickagentic;
 use crate::triage::{Known, Settings, Verdict};
-use std::sync::Arc;
 
 /// What an attack did.
 #[derive(Clone, Debug)]

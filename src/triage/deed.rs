@@ -64,11 +64,12 @@ impl Verdict {
 }
 
 impl Judged {
-    /// Never where the log's own text moved the probability much: that is who may be lying.
+    /// Never where the log's own text moved the probability much, or speaks to its reader: that is who may be lying.
     pub fn calls_for(&self, deed: Deed) -> bool {
         let Some(judgement) = self.verdict.sound() else { return false };
         let Judgement { probability, disposition, text_gap, .. } = judgement;
         *text_gap < MAX_TEXT_GAP
+            && self.verdict.hostile_text.is_none()
             && deed.holds_harmless(*probability, disposition.is_threat())
             && (deed != Deed::Lower || self.expected < self.verdict.severity)
     }

@@ -21,6 +21,7 @@ pub mod notes;
 pub mod observable;
 pub mod opinion;
 pub mod score;
+pub mod speech;
 
 pub mod advice;
 pub mod answer;

@@ -26,6 +26,7 @@ use super::prose::Ground;
 use super::provider::{Call, Identity, Prompt, Provider, ProviderError};
 use super::record::{self, Record};
 use super::score::{Evidence, Scores};
+use super::speech;
 use super::template;
 use super::verdict::{Cost, Severity, Verdict};
 use super::view::View;
@@ -283,7 +284,12 @@ impl Draft {
         let judgement = settings.notes.judge(alert);
         let observables = observable::extract(alert);
         let touched = settings.critical_assets.touched(&observables);
-        let evidence = Evidence { is_critical: touched.is_some(), ..Evidence::of(alert, judgement) };
+        let hostile_text = speech::find(alert);
+        let evidence = Evidence {
+            is_critical: touched.is_some(),
+            speaks: hostile_text.is_some(),
+            ..Evidence::of(alert, judgement)
+        };
         // No opinion moves the severity.
         let scores = evidence.score(Opinion::default());
         let view = View::of(alert);
@@ -310,14 +316,14 @@ impl Draft {
             record: Some(record),
             recommends: None,
             lowered: None,
-            hostile_text: None,
+            hostile_text,
             cost: Cost::default(),
         };
         verdict.claims = claims::of(&verdict, alert);
         Self {
             evidence,
             question,
-            features: Features::of(alert, &known.history, scores.false_positive),
+            features: Features::for_judge(&known.judge, alert, &known.history, scores.false_positive),
             judge: known.judge,
             verdict,
         }

@@ -12,6 +12,7 @@
 //!   where a note dismisses: 90 - 0.05 L, whatever else is known, so above 80. Without a dismissal it is at most 70.
 //! - `risk_score` = P (100 - false_positive_score) / 100.
 //! - `severity`: Critical from 85 points, High from 65, Medium from 40, else Low; Low where a note dismisses.
+//!   Where a text of the rows speaks to its reader ([`super::speech`]) it is one step higher, also where a note dismisses.
 //! - `confidence` = 40, +15 where there are rows, +10 where a clean column names somebody, +5 where the rule has a
 //!   description, +25 where a note dismisses, +5 where it mentions, +2 |M|/5 rounded, +A, -15 where rows were cut; 5-95.
 //!
@@ -49,6 +50,8 @@ pub struct Evidence {
     pub is_cut: bool,
     /// C: 10 where it is.
     pub is_critical: bool,
+    /// A text of the rows speaks to its reader, see [`super::speech`].
+    pub speaks: bool,
 }
 
 /// [`Judgement`] without its sentence.
@@ -92,6 +95,7 @@ impl Evidence {
             has_description: described,
             is_cut: alert.data.cut.is_some(),
             is_critical: false,
+            speaks: false,
         }
     }
 
@@ -122,7 +126,7 @@ impl Evidence {
             + if dismissed { 0.0 } else { agreement(opinion.severity, severity) }
             - when(self.is_cut, 15.0);
         Scores {
-            severity,
+            severity: if self.speaks { severity.raised() } else { severity },
             confidence: confidence.clamp(5.0, 95.0) as u8,
             false_positive: false_positive as u8,
             risk: (points * (100.0 - false_positive) / 100.0).round() as u8,
@@ -315,7 +319,7 @@ mod tests {
     fn evidence() -> impl Strategy<Value = Evidence> {
         let note =
             prop_oneof![Just(Note::Silent), Just(Note::Kept), Just(Note::Mentioned), Just(Note::Dismissed)];
-        (0..=100u8, 0..=5u8, 0..=4u8, note, any::<[bool; 5]>()).prop_map(
+        (0..=100u8, 0..=5u8, 0..=4u8, note, any::<[bool; 6]>()).prop_map(
             |(level, volume, spread, note, flags)| Evidence {
                 level,
                 volume,
@@ -326,6 +330,7 @@ mod tests {
                 has_description: flags[2],
                 is_cut: flags[3],
                 is_critical: flags[4],
+                speaks: flags[5],
             },
         )
     }
@@ -338,6 +343,13 @@ mod tests {
             let dismissed = evidence.note == Note::Dismissed;
             let bounds = if dismissed { 81..=90 } else { 0..=70 };
             prop_assert!(bounds.contains(&scores.false_positive));
+        }
+
+        #[test]
+        fn text_that_speaks_raises_the_severity_by_one_step_and_nothing_else(evidence in evidence()) {
+            let of = |speaks| Evidence { speaks, ..evidence }.score(Opinion::default());
+            let (silent, speaking) = (of(false), of(true));
+            prop_assert_eq!(speaking, Scores { severity: silent.severity.raised(), ..silent });
         }
 
         #[test]

@@ -77,6 +77,15 @@ pub enum Severity {
 impl Severity {
     pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
 
+    /// One step, at most to critical.
+    pub fn raised(self) -> Self {
+        match self {
+            Self::Low => Self::Medium,
+            Self::Medium => Self::High,
+            Self::High | Self::Critical => Self::Critical,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Low => "Low",

@@ -185,6 +185,9 @@ impl Block {
         if let Some(judgement) = &verdict.judgement {
             self.field("judged", &judgement.line());
         }
+        if let Some(hostile) = &verdict.hostile_text {
+            self.field("beware", &wide(hostile));
+        }
         if let Some(lowered) = &verdict.lowered {
             self.field("lowered", &format!("from {:?}: {}", lowered.from, wide(&lowered.because)));
         }

@@ -15,6 +15,7 @@ mod judge;
 mod model;
 mod pipeline;
 mod receiver;
+mod redteam;
 mod replay;
 mod soak;
 mod soc;

@@ -4,13 +4,14 @@
 //! [`field`]): an attacker chooses among them at most which host or account he touches. *Text* is
 //! everything else in the rows, which he may write; [`learn`](super::learn) lets it count for a threat and never against.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::fit;
+use super::{Judge, fit};
 use crate::alert::Alert;
 use crate::triage::field::{self, Role, Roles};
 use crate::triage::history::{Counts, Decided, History};
@@ -20,6 +21,10 @@ use crate::triage::history::{Counts, Decided, History};
 pub struct Features {
     /// Sorted, each once.
     pub words: BTreeSet<String>,
+    /// Clean columns whose cells differ from row to row, each with the words of its cells: who adds rows adds to them, so
+    /// only the word that speaks most for a threat counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixed: Vec<BTreeSet<String>>,
     /// Words of text that an attacker may have written.
     pub text: BTreeSet<String>,
     /// In the order of [`NUMBERS`].
@@ -59,9 +64,34 @@ pub const NUMBERS: [&str; 21] = [
     "closed alerts of the last hour",
 ];
 
+/// Those that an attacker can raise, by more rows or by alerts before the one that matters.
+pub const RAISABLE: [usize; 9] = [1, 2, 3, 4, 5, 6, 8, 9, 10];
+/// The one that he can lower.
+pub const LOWERABLE: usize = 7;
+
+/// Places of words that come from the operator's files; a column of a row has no such name and is clean.
+pub const OPERATORS: [&str; 5] = ["rule", "in the rule's name", "group", "tags", "author"];
+/// Places of words that come from what fired around it.
+pub const AROUND: [&str; 2] = ["around it", "in a name around it"];
+
+/// What stands before a word.
+pub fn place(word: &str) -> &str {
+    word.split_once(": ").map_or("", |(place, _)| place)
+}
+
 impl Features {
+    /// The word of the alert's rule.
+    pub fn rule_word(&self) -> Option<&str> {
+        self.words.iter().map(String::as_str).find(|word| place(word) == "rule")
+    }
+
     /// `false_positive` is the score by formula, 0-100.
     pub fn of(alert: &Alert, history: &History, false_positive: u8) -> Self {
+        Self::for_judge(&Judge::prior(), alert, history, false_positive)
+    }
+
+    /// Where not all words can be kept, those that `judge` knows are: nobody pushes them out with more text.
+    pub fn for_judge(judge: &Judge, alert: &Alert, history: &History, false_positive: u8) -> Self {
         let mut features = Self {
             numbers: numbers(alert, history),
             prior: prior(false_positive),
@@ -70,7 +100,8 @@ impl Features {
         };
         features.rule(alert);
         features.around(history);
-        features.rows(alert);
+        features.clean_cells(judge, alert);
+        features.texts(judge, alert);
         features
     }
 
@@ -102,63 +133,107 @@ impl Features {
         }
     }
 
-    /// Each cell's begin and end, of at most [`MAX_ROWS`] rows, from both ends of the list.
-    fn rows(&mut self, alert: &Alert) {
-        let rows = &alert.data.value;
+    /// Of all rows, up to [`MAX_CELLS`] cells of every kind.
+    fn clean_cells(&mut self, judge: &Judge, alert: &Alert) {
         let mut roles = Roles::new(alert);
-        let tail = rows.len().saturating_sub(MAX_ROWS / 2).max(MAX_ROWS / 2).min(rows.len());
-        let mut bytes = MAX_TEXT_BYTES;
-        for row in rows[..rows.len().min(MAX_ROWS / 2)].iter().chain(&rows[tail..]) {
-            let mut cells = 0;
-            field::leaves(row, &mut |path, value| {
-                cells += 1;
-                let column = roles.of(path);
-                let role = column.role;
-                let name = path.rsplit('.').next().unwrap_or(path);
-                if column.is_clean(value) {
-                    self.clean(role, name, value);
-                } else if role != Role::Time
-                    && let Value::String(text) = value
-                {
-                    let head = &text[..text.floor_char_boundary(CELL_BYTES)];
-                    let rest = &text[head.len()..];
-                    let end = &rest[rest.ceil_char_boundary(rest.len().saturating_sub(CELL_BYTES / 2))..];
-                    bytes = bytes.saturating_sub(head.len() + end.len());
-                    for part in [head, end] {
-                        tokens(part, MAX_TOKENS, &mut |token| {
-                            if self.text.len() < MAX_WORDS {
-                                self.text.insert(format!("{}: {token}", bounded(name)));
-                            }
-                        });
-                    }
+        let mut names: BTreeMap<String, usize> = BTreeMap::new();
+        let mut found: Vec<BTreeSet<String>> = Vec::new();
+        each_cell(alert, &mut |path, value| {
+            let column = roles.of(path);
+            if !column.is_clean(value) {
+                return;
+            }
+            let Some(text) = clean_word(column.role, value) else { return };
+            let name = bounded(path.rsplit('.').next().unwrap_or(path));
+            let word = format!("{name}: {}", bounded(&text.to_lowercase()));
+            let place = match names.get(name) {
+                Some(place) => *place,
+                None if found.len() >= MAX_WORDS => return,
+                None => {
+                    found.push(BTreeSet::new());
+                    names.insert(name.to_owned(), found.len() - 1);
+                    found.len() - 1
                 }
-                cells < MAX_CELLS && bytes > 0
-            });
+            };
+            if found[place].len() < MAX_WORDS || judge.knows(&word) {
+                found[place].insert(word);
+            }
+        });
+        for words in found {
+            match words.len() {
+                1 => self.words.extend(words),
+                _ => self.mixed.push(words),
+            }
         }
     }
 
-    fn clean(&mut self, role: Role, name: &str, value: &Value) {
-        match (role, value) {
-            (Role::Host | Role::User, Value::String(text)) => self.word(name, text),
-            (Role::Number, Value::Number(number)) => {
-                let size = number.as_f64().unwrap_or_default().abs();
-                self.word(name, &format!("about {}", 2_f64.powf((1.0 + size).log2().floor())));
+    /// Every text that an attacker can write, up to [`MAX_TEXT_BYTES`] shared evenly among the cells: of a longer one the begin
+    /// and the end.
+    fn texts(&mut self, judge: &Judge, alert: &Alert) {
+        let mut roles = Roles::new(alert);
+        let mut count = 0;
+        let mut is_text = |path: &str, value: &Value| {
+            let column = roles.of(path);
+            value.is_string() && column.role != Role::Time && !column.is_clean(value)
+        };
+        each_cell(alert, &mut |path, value| count += usize::from(is_text(path, value)));
+        let share = MAX_TEXT_BYTES / count.max(1);
+        each_cell(alert, &mut |path, value| {
+            let (Value::String(text), true) = (value, is_text(path, value)) else { return };
+            let name = bounded(path.rsplit('.').next().unwrap_or(path));
+            let head = &text[..text.floor_char_boundary(2 * share / 3)];
+            let rest = &text[head.len()..];
+            let end = &rest[rest.ceil_char_boundary(rest.len().saturating_sub(share / 3))..];
+            for part in [head, end] {
+                tokens(part, usize::MAX, &mut |token| {
+                    let word = format!("{name}: {token}");
+                    if self.text.len() < MAX_WORDS || judge.knows_text(&word) {
+                        self.text.insert(word);
+                    }
+                });
             }
-            (Role::Number, Value::String(text)) => self.word(name, text),
-            (Role::SourceAddress | Role::DestinationAddress | Role::Address, Value::String(text)) => {
-                if let Some(address) = field::address(text) {
-                    self.word(name, reach(address));
-                }
-            }
-            // Only where the rule calls the column clean.
-            (_, Value::String(text)) if !role.can_be_clean() => self.word(name, text),
-            _ => {}
-        }
+        });
     }
 
     fn word(&mut self, place: &str, text: &str) {
         if self.words.len() < MAX_WORDS {
             self.words.insert(format!("{}: {}", bounded(place), bounded(&text.to_lowercase())));
+        }
+    }
+}
+
+/// What a clean cell says; of an address only its reach.
+fn clean_word(role: Role, value: &Value) -> Option<Cow<'_, str>> {
+    Some(match (role, value) {
+        (Role::Host | Role::User, Value::String(text)) => text.into(),
+        (Role::Number, Value::Number(number)) => {
+            let size = number.as_f64().unwrap_or_default().abs();
+            format!("about {}", 2_f64.powf((1.0 + size).log2().floor())).into()
+        }
+        (Role::Number, Value::String(text)) => text.into(),
+        (Role::SourceAddress | Role::DestinationAddress | Role::Address, Value::String(text)) => {
+            reach(field::address(text)?).into()
+        }
+        // Only where the rule calls the column clean.
+        (_, Value::String(text)) if !role.can_be_clean() => text.into(),
+        _ => return None,
+    })
+}
+
+/// At most [`MAX_CELLS`]; of more rows than fit, some that lie evenly over all.
+fn each_cell(alert: &Alert, visit: &mut dyn FnMut(&str, &Value)) {
+    let rows = &alert.data.value;
+    let width = rows.iter().map(Map::len).max().unwrap_or_default().max(1);
+    let step = (rows.len() * width).div_ceil(MAX_CELLS).min(rows.len().max(1)).max(1);
+    let mut cells = 0;
+    for row in rows.iter().step_by(step) {
+        let go_on = field::leaves(row, &mut |path, value| {
+            cells += 1;
+            visit(path, value);
+            cells < MAX_CELLS
+        });
+        if !go_on {
+            return;
         }
     }
 }
@@ -246,11 +321,9 @@ const MAX_WORDS: usize = 512;
 const MAX_WORD_BYTES: usize = 80;
 const MAX_TOKEN_BYTES: usize = 40;
 const MAX_TOKENS: usize = 48;
-const MAX_ROWS: usize = 40;
-/// Of one row.
-const MAX_CELLS: usize = 256;
-const CELL_BYTES: usize = 1024;
-const MAX_TEXT_BYTES: usize = 64 * 1024;
+/// Of all rows.
+const MAX_CELLS: usize = 16_384;
+const MAX_TEXT_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 
-use super::features::{Features, NUMBERS};
+use super::features::{self, AROUND, Features, LOWERABLE, NUMBERS, OPERATORS, RAISABLE};
 use super::fit::{self, Sparse};
 use super::{Judge, Scale};
 
@@ -67,23 +67,74 @@ fn weigh(lessons: &[&Lesson], parts: Parts) -> Judge {
         let width = lessons.iter().map(|lesson| lesson.features.hidden.len()).max().unwrap_or_default();
         judge.hidden = scales(lessons, width, |features| &features.hidden);
     }
+    judge.is_unguarded = !parts.guarded;
+    judge.columns = columns(lessons);
+    let sparse: Vec<Sparse> = lessons.iter().map(|lesson| judge.lesson(&lesson.features)).collect();
+    let width = judge.words.len() + judge.numbers.len() + judge.hidden.len();
+    judge.weights = weights(lessons, &sparse, width);
+    if parts.guarded && parts.numbers {
+        let sparse: Vec<Sparse> = sparse.iter().map(|terms| judge.without_movable(terms)).collect();
+        judge.weights = weights(lessons, &sparse, width);
+        judge.forget_movable();
+    }
     let sparse: Vec<Sparse> = lessons.iter().map(|lesson| judge.sparse(&lesson.features)).collect();
+    if parts.text {
+        judge.text = weigh_text(&judge, lessons, &sparse, parts.guarded);
+    }
+    judge
+}
+
+fn weights(lessons: &[&Lesson], sparse: &[Sparse], width: usize) -> Vec<f32> {
     let examples: Vec<_> = lessons
         .iter()
-        .zip(&sparse)
-        .map(|(lesson, sparse)| fit::Example {
-            features: sparse,
+        .zip(sparse)
+        .map(|(lesson, features)| fit::Example {
+            features,
             offset: f64::from(lesson.features.prior),
             is_threat: lesson.is_threat,
             weight: lesson.weight,
         })
         .collect();
-    let width = judge.words.len() + judge.numbers.len() + judge.hidden.len();
-    judge.weights = single(&fit::fit(&examples, width, DECAY));
-    if parts.text {
-        judge.text = weigh_text(&judge, lessons, &sparse, parts.guarded);
+    single(&fit::fit(&examples, width, DECAY))
+}
+
+impl Judge {
+    /// Whether an attacker could lower the odds by what he does before the alert, or by more rows.
+    fn is_movable(&self, at: u32) -> bool {
+        let weight = self.weights.get(at as usize).copied().unwrap_or_default();
+        let Some(number) = (at as usize).checked_sub(self.words.len()) else { return false };
+        (RAISABLE.contains(&number) && weight < 0.0) || (number == LOWERABLE && weight > 0.0)
     }
-    judge
+
+    fn without_movable(&self, terms: &Sparse) -> Sparse {
+        terms.iter().copied().filter(|(at, _)| !self.is_movable(*at)).collect()
+    }
+
+    /// What is left of it after the others were weighed without it.
+    fn forget_movable(&mut self) {
+        let base = self.words.len();
+        for number in RAISABLE.into_iter().chain([LOWERABLE]) {
+            if self.is_movable((base + number) as u32) {
+                self.weights[base + number] = 0.0;
+            }
+        }
+    }
+}
+
+/// The places of the words of each rule's alerts.
+fn columns(lessons: &[&Lesson]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut columns: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for lesson in lessons {
+        let Some(rule) = lesson.features.rule_word() else { continue };
+        let known = columns.entry(rule.to_owned()).or_default();
+        for word in lesson.features.words.iter().chain(lesson.features.mixed.iter().flatten()) {
+            let column = features::place(word);
+            if !known.contains(column) && !OPERATORS.contains(&column) && !AROUND.contains(&column) {
+                known.insert(column.to_owned());
+            }
+        }
+    }
+    columns
 }
 
 /// Words that were in at least two threats, with the weight that is left for them to explain; positive ones only.
@@ -177,9 +228,9 @@ fn calibrate(lessons: &[&Lesson], parts: Parts) -> (f32, f32) {
 /// Places, and `1 + ln((1 + lessons) / (1 + lessons with it))`: what is rare counts more.
 fn vocabulary(lessons: &[&Lesson]) -> BTreeMap<String, (u32, f32)> {
     let all: BTreeSet<&str> =
-        lessons.iter().flat_map(|lesson| &lesson.features.words).map(String::as_str).collect();
+        lessons.iter().flat_map(|lesson| words(&lesson.features)).map(String::as_str).collect();
     let mut counts: BTreeMap<&str, u32> = all.into_iter().map(|word| (word, 0)).collect();
-    for word in lessons.iter().flat_map(|lesson| &lesson.features.words) {
+    for word in lessons.iter().flat_map(|lesson| words(&lesson.features)) {
         if let Some(count) = counts.get_mut(word.as_str()) {
             *count += 1;
         }
@@ -191,6 +242,10 @@ fn vocabulary(lessons: &[&Lesson]) -> BTreeMap<String, (u32, f32)> {
         .zip(0..)
         .map(|((word, count), place)| (word.to_owned(), (place, rarity(count))))
         .collect()
+}
+
+fn words(features: &Features) -> impl Iterator<Item = &String> {
+    features.words.iter().chain(features.mixed.iter().flatten())
 }
 
 fn scales(lessons: &[&Lesson], width: usize, of: fn(&Features) -> &Vec<f32>) -> Vec<Scale> {

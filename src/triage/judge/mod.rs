@@ -10,12 +10,12 @@ pub mod labelled;
 pub mod learn;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 pub use features::Features;
-use features::NUMBERS;
+use features::{AROUND, NUMBERS, OPERATORS, place};
 use fit::Sparse;
 
 /// What was learned. Its numbers are single floats, which JSON gives back as they were: a judge that was kept says the same.
@@ -31,6 +31,12 @@ pub struct Judge {
     text: BTreeMap<String, f32>,
     numbers: Vec<Scale>,
     hidden: Vec<Scale>,
+    /// The columns that closed alerts of a rule had, by the word of the rule.
+    #[serde(default)]
+    columns: BTreeMap<String, BTreeSet<String>>,
+    /// It was learned without [`guarded`](learn::Parts::guarded), to compare with.
+    #[serde(default)]
+    is_unguarded: bool,
     /// Of words, then numbers, then the hidden state, then the intercept.
     weights: Vec<f32>,
     /// Slope and intercept that make probabilities of log-odds (Platt).
@@ -89,6 +95,8 @@ impl Judge {
             text: BTreeMap::new(),
             numbers: Vec::new(),
             hidden: Vec::new(),
+            columns: BTreeMap::new(),
+            is_unguarded: false,
             weights: vec![0.0],
             calibration: None,
         }
@@ -128,12 +136,80 @@ impl Judge {
         fit::probability(odds.clamp(-fit::MOST_ODDS, fit::MOST_ODDS))
     }
 
-    /// Words by their rarity, of length 1 together; numbers and hidden state by their deviation from the mean.
+    /// Whether it has a weight for a word of a clean cell.
+    pub fn knows(&self, word: &str) -> bool {
+        self.words.contains_key(word)
+    }
+
+    /// The same for a text.
+    pub fn knows_text(&self, word: &str) -> bool {
+        self.text.contains_key(word)
+    }
+
+    /// What counts, of which an attacker has three ways to add: a cell in a column that no closed alert of the rule had counts
+    /// for a threat only, of cells that differ in a column the one that speaks most for a threat, and what fired around
+    /// speaks against one by at most [`MOST_AROUND`] log-odds. Nothing that he adds takes weight from what was there.
     fn sparse(&self, features: &Features) -> Sparse {
-        let mut sparse: Sparse =
-            features.words.iter().filter_map(|word| self.words.get(word).copied()).collect();
-        let length = sparse.iter().map(|(_, amount)| amount * amount).sum::<f32>().sqrt();
-        sparse.iter_mut().for_each(|(_, amount)| *amount /= length.max(f32::MIN_POSITIVE));
+        let mut sparse = self.lesson(features);
+        if self.is_unguarded {
+            return sparse;
+        }
+        let weight =
+            |(at, amount): &(u32, f32)| self.weights.get(*at as usize).copied().unwrap_or_default() * amount;
+        let length = self.length(features);
+        let amount = |word: &String| self.words.get(word).map(|(at, rarity)| (*at, rarity / length));
+        let expected = features.rule_word().and_then(|rule| self.columns.get(rule));
+        let is_new = |word: &str| {
+            let column = place(word);
+            !OPERATORS.contains(&column)
+                && !AROUND.contains(&column)
+                && !expected.is_some_and(|columns| columns.contains(column))
+        };
+        let new: BTreeSet<u32> =
+            features.words.iter().filter(|word| is_new(word)).filter_map(&amount).map(|(at, _)| at).collect();
+        let mixed: BTreeSet<u32> =
+            features.mixed.iter().flatten().filter_map(&amount).map(|(at, _)| at).collect();
+        sparse.retain(|term| !mixed.contains(&term.0) && (!new.contains(&term.0) || weight(term) >= 0.0));
+        for words in &features.mixed {
+            let is_new = words.first().is_none_or(|word| is_new(word));
+            let known =
+                words.iter().filter_map(&amount).max_by(|one, other| weight(one).total_cmp(&weight(other)));
+            let all_known = words.iter().all(|word| self.words.contains_key(word));
+            sparse.extend(known.filter(|term| weight(term) > 0.0 || (all_known && !is_new)));
+        }
+        let around: BTreeSet<u32> = features
+            .words
+            .iter()
+            .filter(|word| AROUND.contains(&place(word)))
+            .filter_map(&amount)
+            .map(|(at, _)| at)
+            .collect();
+        let against = |term: &&mut (u32, f32)| around.contains(&term.0) && weight(term) < 0.0;
+        let sum: f32 = sparse.iter_mut().filter(against).map(|term| weight(term)).sum();
+        if sum < -MOST_AROUND {
+            sparse.iter_mut().filter(against).for_each(|term| term.1 *= MOST_AROUND / -sum);
+        }
+        sparse
+    }
+
+    /// Of the words of the operator, which nobody else moves, so that no other word makes one weigh less.
+    fn length(&self, features: &Features) -> f32 {
+        let own = features.words.iter().filter(|word| OPERATORS.contains(&place(word)));
+        let squares = own.filter_map(|word| self.words.get(word)).map(|(_, rarity)| rarity * rarity);
+        squares.sum::<f32>().sqrt().max(LEAST_LENGTH)
+    }
+
+    /// As it is learned: words by their rarity, those of a column that differ by their share; numbers and hidden state by
+    /// their deviation from the mean.
+    fn lesson(&self, features: &Features) -> Sparse {
+        let length = self.length(features);
+        let known = |word: &String, share: f32| {
+            self.words.get(word).map(|(at, rarity)| (*at, share * rarity / length))
+        };
+        let mut sparse: Sparse = features.words.iter().filter_map(|word| known(word, 1.0)).collect();
+        for words in &features.mixed {
+            sparse.extend(words.iter().filter_map(|word| known(word, 1.0 / words.len() as f32)));
+        }
         let mut place = self.words.len() as u32;
         let whole = |values: &[f32], scales: &[Scale]| values.len() == scales.len();
         for (values, scales, share) in [
@@ -218,6 +294,10 @@ pub const MAX_WHY: usize = 8;
 const LEAST_WEIGHT: f64 = 0.05;
 /// The most that text may add, in log-odds.
 const MAX_TEXT_ODDS: f64 = 4.0;
+/// The most that what fired around may count against a threat, in log-odds.
+const MOST_AROUND: f32 = 3.0;
+/// Of the operator's words, where hardly any is known.
+const LEAST_LENGTH: f32 = 4.0;
 const NUMBERS_SHARE: f32 = 0.3;
 const HIDDEN_SHARE: f32 = 0.5;
 const MOST_DEVIATIONS: f32 = 4.0;
