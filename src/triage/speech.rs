@@ -97,10 +97,10 @@ fn plain(text: &str) -> Option<Kind> {
     if text.len() < LEAST_BYTES {
         return None;
     }
-    if !text.is_ascii() || text.contains('\u{1b}') {
-        if let Some(kind) = hidden(text) {
-            return Some(kind);
-        }
+    if (!text.is_ascii() || text.contains('\u{1b}'))
+        && let Some(kind) = hidden(text)
+    {
+        return Some(kind);
     }
     let lower = folded(text);
     if MARKER.is_match(&lower) {
