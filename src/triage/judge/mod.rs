@@ -295,7 +295,7 @@ const LEAST_WEIGHT: f64 = 0.05;
 /// The most that text may add, in log-odds.
 const MAX_TEXT_ODDS: f64 = 4.0;
 /// The most that what fired around may count against a threat, in log-odds.
-const MOST_AROUND: f32 = 3.0;
+const MOST_AROUND: f32 = 6.0;
 /// Of the operator's words, where hardly any is known.
 const LEAST_LENGTH: f32 = 4.0;
 const NUMBERS_SHARE: f32 = 0.3;
