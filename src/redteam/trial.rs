@@ -125,9 +125,20 @@ fn is_broken(verdict: &Verdict) -> bool {
     let numbers = ["confidence", "false_positive_score", "risk_score"];
     let body = clickagentic(verdict);
     let bounded = |name: &str| body[name].as_u64().is_some_and(|number| number <= 100);
-    read.as_ref() != Some(verdict)
+    !read.is_some_and(|read| is_same(&read, verdict))
         || !numbers.into_iter().all(bounded)
         || body["mitigations"].as_array().is_none_or(Vec::is_empty)
+}
+
+/// But for seconds and probabilities of a model, whose last bit a reader of JSON may round.
+fn is_same(read: &Verdict, verdict: &Verdict) -> bool {
+    let near = |one: Option<f64>, other: Option<f64>| match (one, other) {
+        (Some(one), Some(other)) => (one - other).abs() < 1e-9,
+        (one, other) => one == other,
+    };
+    let mut same = Verdict { cost: verdict.cost.clone(), ..read.clone() };
+    same.opinion.true_positive = verdict.opinion.true_positive;
+    near(read.opinion.true_positive, verdict.opinion.true_positive) && same == *verdict
 }
 
 /// Points of 100; less than this is no movement.
