@@ -139,6 +139,7 @@ mod tests {
         );
         assert_eq!(deeds(|_, judgement| judgement.calibrated = false), []);
         assert_eq!(deeds(|_, judgement| judgement.text_gap = 0.1), []);
+        assert_eq!(deeds(|verdict, _| verdict.hostile_text = Some("column `m` gives orders".into())), []);
         assert_eq!(deeds(|_, judgement| judgement.disposition = Disposition::NotEvaluable), []);
         assert_eq!(deeds(|verdict, _| verdict.note = Some("Ignore 10.0.0.5.".into())), []);
         let undecided = |probability| {

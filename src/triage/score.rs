@@ -179,7 +179,8 @@ impl Evidence {
     /// The severity by expected harm, P min(1, 2p): never more than without p, and as much from p = 0.5 on. It stands where the
     /// machine is trusted to lower (docs/trust.md).
     pub fn expected(&self, probability: f64) -> Severity {
-        band(self.points() * (2.0 * probability).clamp(0.0, 1.0))
+        let severity = band(self.points() * (2.0 * probability).clamp(0.0, 1.0));
+        if self.speaks { severity.raised() } else { severity }
     }
 }
 

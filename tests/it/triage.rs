@@ -159,7 +159,7 @@ async fn the_operators_note_decides_for_its_scanner_only() {
     assert!(known.false_positive_score > 80);
     assert!(other.false_positive_score <= 70);
     assert_eq!(other.false_positive_score, hostile.false_positive_score);
-    assert_eq!(other.severity, hostile.severity);
+    assert_eq!(hostile.severity, other.severity.raised(), "the log gives orders to its reader");
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ const HOSTILE: [&str; 20] = [
 ];
 
 #[tokio::test]
-async fn hostile_log_text_moves_no_number_and_names_nothing_new() {
+async fn hostile_log_text_raises_the_severity_alone_and_names_nothing_new() {
     let with = |texts: &[&str]| {
         let rows: Vec<_> = texts
             .iter()
@@ -222,7 +222,7 @@ async fn hostile_log_text_moves_no_number_and_names_nothing_new() {
         let (verdict, plain) = (triage(&with(hostile)).await, triage(&with(plain)).await);
         assert_eq!(
             (verdict.severity, verdict.false_positive_score, verdict.risk_score, verdict.confidence),
-            (plain.severity, plain.false_positive_score, plain.risk_score, plain.confidence),
+            (plain.severity.raised(), plain.false_positive_score, plain.risk_score, plain.confidence),
         );
         let words = format!(
             "{} {} {} {:?} {}",
