@@ -172,7 +172,10 @@ impl Worker {
                 Outcome::Settled(Triage::Failed { reason: error.to_string() })
             }
             (Err(error), Some(mut verdict)) => {
-                tracing::warn!(alert = alert.id, rule = alert.rule_id(), %error, "no prose");
+                // That there is no model was said at the start, and every verdict says so.
+                if !matches!(error, TriageError::Unavailable { .. }) {
+                    tracing::warn!(alert = alert.id, rule = alert.rule_id(), %error, "no prose");
+                }
                 verdict.cost.seconds_to_prose = self.seconds_since_creation(alert);
                 let verdict = Box::new(verdict.without_prose(&error.to_string()));
                 Outcome::Settled(Triage::Done { verdict })

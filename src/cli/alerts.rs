@@ -124,8 +124,11 @@ fn closed_as(closing: &Closing) -> String {
 fn judged(verdict: &Verdict) -> String {
     match &verdict.judgement {
         Some(judgement) if verdict.note.is_none() => {
-            let mark = if judgement.calibrated { "" } else { " (uncalibrated)" };
-            format!("{}{mark}", judgement.disposition.words())
+            let threat = 100.0 * judgement.probability;
+            match judgement.calibrated {
+                true => format!("{}, {threat:.0} %", judgement.disposition.words()),
+                false => format!("{threat:.0} % (uncalibrated)"),
+            }
         }
         _ => format!("{} % benign", verdict.false_positive_score),
     }

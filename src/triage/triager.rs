@@ -352,7 +352,7 @@ fn load(open: &Open, settings: Settings) -> Loaded {
         Ok(Err(reason)) => reason.to_string(),
         Err(panic) => format!("it panicked: {}", message(&*panic)),
     };
-    error!(reason, "the model cannot be loaded, alerts go out without a verdict");
+    error!(reason, "the model cannot be loaded, verdicts are the judge's alone and code writes their text");
     Loaded::Unavailable(reason)
 }
 

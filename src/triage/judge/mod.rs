@@ -69,7 +69,7 @@ pub struct Judgement {
 pub enum Disposition {
     TruePositive,
     FalsePositive,
-    /// Between the two, see [`UNDECIDED`].
+    /// Between the two, see [`UNDECIDED`], or not calibrated.
     Undecided,
     /// The evidence is not there. Never taken for benign.
     NotEvaluable,
@@ -117,7 +117,7 @@ impl Judge {
             judge: self.version.clone(),
             probability,
             calibrated: self.is_calibrated(),
-            disposition: Disposition::of(probability, features.is_empty),
+            disposition: Disposition::of(probability, self.is_calibrated(), features.is_empty),
             text_gap: rounded(probability - without),
             why: self.why(features, &sparse, &text),
         }
@@ -263,9 +263,11 @@ impl Judge {
 }
 
 impl Disposition {
-    fn of(probability: f64, is_empty: bool) -> Self {
+    /// Who was not held against this site's closings decides nothing.
+    fn of(probability: f64, is_calibrated: bool, is_empty: bool) -> Self {
         match probability {
             _ if is_empty => Self::NotEvaluable,
+            _ if !is_calibrated => Self::Undecided,
             p if p >= UNDECIDED.1 => Self::TruePositive,
             p if p < UNDECIDED.0 => Self::FalsePositive,
             _ => Self::Undecided,

@@ -30,6 +30,7 @@ fn without_closings_it_is_the_formula_and_says_so() {
     let said = Judge::prior().judge(&lesson("root", "x", true).features);
     assert!((said.probability - 0.7).abs() < 1e-9);
     assert!(!said.calibrated);
+    assert_eq!(said.disposition, Disposition::Undecided, "it decides nothing");
     assert_eq!(said.judge, "prior");
     assert_eq!(learn(&[&lesson("root", "x", true)], Parts::ALL), Judge::prior(), "one side only");
 }
