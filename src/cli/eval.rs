@@ -77,7 +77,6 @@ pub fn run(args: Args) -> Result<Code, Failure> {
         words: !args.without.contains(&Part::Words),
         text: !args.without.contains(&Part::Text),
         numbers: !args.without.contains(&Part::Numbers),
-        hidden: false,
         guarded: true,
     };
     let (judged, how) = match (&args.learn, args.across) {

@@ -247,15 +247,17 @@ pub fn lessons(connection: &Connection) -> rusqlite::Result<(Vec<Lesson>, Vec<Fo
     let mut found = Vec::new();
     for (place, is_threat) in teach {
         let alert = &closings[place].alert;
-        let features = match features(connection, alert) {
-            Ok(Some(features)) => features,
-            Ok(None) | Err(_) => match found_now(connection, alert)? {
-                Some(features) => {
-                    found.push((Arc::clone(alert), features.clone()));
-                    features
-                }
-                None => continue,
-            },
+        let kept = features(connection, alert).unwrap_or_else(|error| {
+            tracing::warn!(alert = &**alert, %error, "its features cannot be read: found again from the alert");
+            None
+        });
+        let features = match kept {
+            Some(features) => features,
+            None => {
+                let Some(features) = found_now(connection, alert)? else { continue };
+                found.push((Arc::clone(alert), features.clone()));
+                features
+            }
         };
         lessons.push(Lesson { features, is_threat, weight: weights[place] });
     }

@@ -29,9 +29,6 @@ pub struct Features {
     pub text: BTreeSet<String>,
     /// In the order of [`NUMBERS`].
     pub numbers: Vec<f32>,
-    /// The model's hidden state; empty without a model.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hidden: Vec<f32>,
     /// Log-odds of a threat by [`score`](crate::triage::score), which has learned nothing.
     pub prior: f32,
     /// Nothing to judge by: the rows that made the rule fire are not here.

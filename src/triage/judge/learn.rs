@@ -1,6 +1,6 @@
 //! From closings to a [`Judge`].
 //!
-//! 1. Words, numbers and the hidden state are weighed by logistic regression, which starts from the formula's odds: with few
+//! 1. Words and numbers are weighed by logistic regression, which starts from the formula's odds: with few
 //!    closings it stays near them.
 //! 2. Text of the rows is weighed after that, on what the first left to explain, and only what speaks for a threat is kept: an
 //!    attacker can write what he likes and lowers nothing.
@@ -29,13 +29,12 @@ pub struct Parts {
     pub words: bool,
     pub text: bool,
     pub numbers: bool,
-    pub hidden: bool,
     /// What an attacker can move counts for a threat only; without it the judge is what an attack is compared with.
     pub guarded: bool,
 }
 
 impl Parts {
-    pub const ALL: Self = Self { words: true, text: true, numbers: true, hidden: true, guarded: true };
+    pub const ALL: Self = Self { words: true, text: true, numbers: true, guarded: true };
 }
 
 /// Learns from `lessons`, of which the last [`MAX_LESSONS`] count, in their order. [`Judge::prior`] where there are not yet
@@ -63,14 +62,10 @@ fn weigh(lessons: &[&Lesson], parts: Parts) -> Judge {
     if parts.numbers {
         judge.numbers = scales(lessons, NUMBERS.len(), |features| &features.numbers);
     }
-    if parts.hidden {
-        let width = lessons.iter().map(|lesson| lesson.features.hidden.len()).max().unwrap_or_default();
-        judge.hidden = scales(lessons, width, |features| &features.hidden);
-    }
     judge.is_unguarded = !parts.guarded;
     judge.columns = columns(lessons);
     let sparse: Vec<Sparse> = lessons.iter().map(|lesson| judge.lesson(&lesson.features)).collect();
-    let width = judge.words.len() + judge.numbers.len() + judge.hidden.len();
+    let width = judge.words.len() + judge.numbers.len();
     judge.weights = weights(lessons, &sparse, width);
     if parts.guarded && parts.numbers {
         let sparse: Vec<Sparse> = sparse.iter().map(|terms| judge.without_movable(terms)).collect();

@@ -10,7 +10,7 @@ pub mod labelled;
 pub mod learn;
 mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,14 +30,13 @@ pub struct Judge {
     /// The same for [`Features::text`].
     text: BTreeMap<String, f32>,
     numbers: Vec<Scale>,
-    hidden: Vec<Scale>,
     /// The columns that closed alerts of a rule had, by the word of the rule.
     #[serde(default)]
     columns: BTreeMap<String, BTreeSet<String>>,
     /// It was learned without [`guarded`](learn::Parts::guarded), to compare with.
     #[serde(default)]
     is_unguarded: bool,
-    /// Of words, then numbers, then the hidden state, then the intercept.
+    /// Of words, then numbers, then the intercept.
     weights: Vec<f32>,
     /// Slope and intercept that make probabilities of log-odds (Platt).
     calibration: Option<(f32, f32)>,
@@ -94,7 +93,6 @@ impl Judge {
             words: BTreeMap::new(),
             text: BTreeMap::new(),
             numbers: Vec::new(),
-            hidden: Vec::new(),
             columns: BTreeMap::new(),
             is_unguarded: false,
             weights: vec![0.0],
@@ -199,8 +197,8 @@ impl Judge {
         squares.sum::<f32>().sqrt().max(LEAST_LENGTH)
     }
 
-    /// As it is learned: words by their rarity, those of a column that differ by their share; numbers and hidden state by
-    /// their deviation from the mean.
+    /// As it is learned: words by their rarity, those of a column that differ by their share; numbers by their
+    /// deviation from the mean.
     fn lesson(&self, features: &Features) -> Sparse {
         let length = self.length(features);
         let known = |word: &String, share: f32| {
@@ -210,20 +208,13 @@ impl Judge {
         for words in &features.mixed {
             sparse.extend(words.iter().filter_map(|word| known(word, 1.0 / words.len() as f32)));
         }
-        let mut place = self.words.len() as u32;
-        let whole = |values: &[f32], scales: &[Scale]| values.len() == scales.len();
-        for (values, scales, share) in [
-            (&features.numbers, &self.numbers, NUMBERS_SHARE),
-            (&features.hidden, &self.hidden, HIDDEN_SHARE / (self.hidden.len() as f32).sqrt()),
-        ] {
-            if whole(values, scales) {
-                let of = |(value, scale): (&f32, &Scale)| {
-                    share * ((value - scale.0) / scale.1).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
-                };
-                let amounts = values.iter().zip(scales).map(of);
-                sparse.extend((place..).zip(amounts).filter(|(_, amount)| amount.is_finite()));
-            }
-            place += scales.len() as u32;
+        if features.numbers.len() == self.numbers.len() {
+            let of = |(value, scale): (&f32, &Scale)| {
+                NUMBERS_SHARE * ((value - scale.0) / scale.1).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
+            };
+            let amounts = features.numbers.iter().zip(&self.numbers).map(of);
+            let first = self.words.len() as u32;
+            sparse.extend((first..).zip(amounts).filter(|(_, amount)| amount.is_finite()));
         }
         sparse
     }
@@ -233,24 +224,17 @@ impl Judge {
     }
 
     fn why(&self, features: &Features, sparse: &Sparse, text: &[(&str, f64)]) -> Vec<Reason> {
-        let mut names: Vec<String> = self.words.keys().cloned().collect();
-        for (word, (place, _)) in &self.words {
-            names[*place as usize].clone_from(word);
-        }
-        names.extend(self.numbers.iter().zip(NUMBERS).map(|(_, name)| name.to_owned()));
-        let mut hidden = 0.0;
+        let words = self.words.iter().map(|(word, (at, _))| (*at, word.as_str()));
+        let numbers = (self.words.len() as u32..).zip(NUMBERS);
+        let names: HashMap<u32, &str> = words.chain(numbers).collect();
         let mut why = vec![Reason {
             feature: "the rule's level and the notes (formula)".to_owned(),
             weight: f64::from(features.prior),
         }];
-        for (place, amount) in sparse {
-            let weight = f64::from(self.weights[*place as usize]) * f64::from(*amount);
-            match names.get(*place as usize) {
-                Some(name) => why.push(Reason { feature: name.clone(), weight }),
-                None => hidden += weight,
-            }
-        }
-        why.push(Reason { feature: "what the model reads in it".to_owned(), weight: hidden });
+        why.extend(sparse.iter().filter_map(|(at, amount)| {
+            let weight = f64::from(*self.weights.get(*at as usize)?) * f64::from(*amount);
+            Some(Reason { feature: (*names.get(at)?).to_owned(), weight })
+        }));
         why.extend(
             text.iter().map(|(word, weight)| Reason { feature: format!("text: {word}"), weight: *weight }),
         );
@@ -301,7 +285,6 @@ const MOST_AROUND: f32 = 6.0;
 /// Of the operator's words, where hardly any is known.
 const LEAST_LENGTH: f32 = 4.0;
 const NUMBERS_SHARE: f32 = 0.3;
-const HIDDEN_SHARE: f32 = 0.5;
 const MOST_DEVIATIONS: f32 = 4.0;
 
 #[cfg(test)]
