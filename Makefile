@@ -1,5 +1,6 @@
 # make demo    all set-up, then the main job on real input
 # make test    all set-up, then the whole test suite
+# make services  starts the real servers that tests talk to; scripts/services down ends them
 # make bench   what it costs, side by side
 # make bench-engine   inference against llama.cpp, side by side (compiles llama.cpp: 15 minutes)
 # make soak    kill -9, 200 times
@@ -10,9 +11,11 @@
 cache := $(or $(WATCHPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/watchpost)
 export CARGO_TARGET_DIR ?= $(cache)/target
 deny := $(cache)/tools/cargo-deny-0.20.2/bin/cargo-deny
+# One for each clone, so that two do not end each other's.
+services_run = $(cache)/services/run-$(shell pwd | cksum | cut -d' ' -f1)
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 
-.PHONY: demo test unit lint deny docs bench bench-engine soak fuzz asan arm reference setup bundled clean
+.PHONY: demo test unit services services-unit lint deny docs bench bench-engine soak fuzz asan arm reference setup bundled clean
 
 # Built together with the tests, so that `make test` does not build the dependencies again with other features.
 demo: setup
@@ -20,7 +23,17 @@ demo: setup
 	@cargo build --quiet --bin watchpost --test it
 	@$(CARGO_TARGET_DIR)/debug/watchpost demo
 
-test: setup lint unit deny docs
+test: setup lint services-unit deny docs
+
+# The tests, beside real servers; these are ended again.
+services-unit:
+	@WATCHPOST_SERVICES_RUN=$(services_run) scripts/services up
+	@WATCHPOST_SERVICES=$(services_run)/env $(MAKE) --no-print-directory unit; status=$$?; \
+		WATCHPOST_SERVICES_RUN=$(services_run) scripts/services down; exit $$status
+
+# Leaves them running: `WATCHPOST_SERVICES=~/.cache/watchpost/services/run/env cargo test --test it`.
+services: setup
+	@scripts/services up
 
 lint:
 	cargo fmt --all --check

@@ -60,11 +60,11 @@ impl App {
     pub async fn open(runner: Runner, rules: Vec<RuleSet>, options: Options) -> anyhow::Result<Self> {
         let Options { clock, print, colour } = options;
         let store = Store::open(&runner.store, Access::Service)?;
-        let sources: Vec<_> = runner
-            .datasources
-            .iter()
-            .map(|(name, config)| (name.as_str(), Arc::new(Source::new(config.build(&runner.dir)))))
-            .collect();
+        let mut sources = Vec::new();
+        for (name, config) in &runner.datasources {
+            let built = config.build(&runner.dir).with_context(|| format!("datasources.{name}"))?;
+            sources.push((name.as_str(), Arc::new(Source::new(built))));
+        }
         let source = |name: Option<&str>| -> anyhow::Result<Arc<Source>> {
             match name {
                 None => sources.first().map(|(_, source)| Arc::clone(source)).context("no datasource"),

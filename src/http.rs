@@ -1,12 +1,14 @@
 //! The one HTTP client. It reaches the destinations that the configuration names and nothing else: no proxy
 //! from the environment, no redirect followed, no connection to any other host.
 
-mod tls;
+pub mod tls;
 
 use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use crate::config::{Secret, Url};
 
@@ -103,10 +105,21 @@ impl Http {
         Ok(Self { routes })
     }
 
-    /// Sends `request` once and returns what came back, with the first `keep` bytes of its body.
+    /// Sends `request` once and returns what came back, with the first `keep` bytes of its body. A body that breaks
+    /// off is worth no error: the status has come and counts.
     pub async fn send(&self, request: &Request, keep: usize) -> Result<Answer, HttpError> {
-        let host = || host(&request.to.url);
-        let invalid = |reason: String| HttpError::Invalid { host: host(), reason };
+        let mut reply = self.open(request).await?;
+        let header = |name| reply.header(name).map(str::to_owned);
+        let (retry_after, location) = (header("retry-after"), header("location"));
+        let body = reply.beginning(keep).await;
+        Ok(Answer { status: reply.status(), retry_after, location, body })
+    }
+
+    /// Sends `request` once and returns when status and headers have come; the body is read from the [`Reply`].
+    /// Dropping it closes the connection.
+    pub async fn open(&self, request: &Request) -> Result<Reply, HttpError> {
+        let host = host(&request.to.url);
+        let invalid = |reason: String| HttpError::Invalid { host: host.clone(), reason };
         let url = parse(&request.to.url).map_err(invalid)?;
         let origin = url.origin().ascii_serialization();
         let route = self
@@ -121,23 +134,65 @@ impl Http {
         for (name, value) in &request.headers {
             builder = builder.header(name, value.reveal());
         }
-        let failed = |error: reqwest::Error| {
-            if error.is_timeout() {
-                HttpError::TimedOut { host: host(), limit: request.timeout }
-            } else if error.is_builder() {
-                HttpError::Invalid { host: host(), reason: reason(&error) }
-            } else {
-                HttpError::Unreachable { host: host(), reason: reason(&error) }
-            }
-        };
-        let mut response = builder.body(request.body.clone()).send().await.map_err(failed)?;
+        let sent = builder.body(request.body.clone()).send().await;
+        match sent {
+            Ok(response) => Ok(Reply { response, host, limit: request.timeout }),
+            Err(error) if error.is_builder() => Err(HttpError::Invalid { host, reason: reason(&error) }),
+            Err(error) => Err(no_answer(&error, &host, request.timeout)),
+        }
+    }
+}
 
-        let header =
-            |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let (retry_after, location) = (header("retry-after"), header("location"));
-        let status = response.status().as_u16();
-        let body = beginning(&mut response, keep).await;
-        Ok(Answer { status, retry_after, location, body })
+/// What is coming back.
+pub struct Reply {
+    response: reqwest::Response,
+    host: String,
+    limit: Duration,
+}
+
+impl Reply {
+    pub fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// `host` or `host:port`, for messages.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// A header's value, where it is text; the name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The next piece of the body, `None` at its end. Fails where the body breaks off or the request's time is up.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
+        self.response.chunk().await.map_err(|error| no_answer(&error, &self.host, self.limit))
+    }
+
+    /// The first `keep` bytes, or what came of them. Reads on past them, so that the connection can be used again,
+    /// but stops at [`MAX_DRAINED_BYTES`].
+    pub async fn beginning(&mut self, keep: usize) -> Vec<u8> {
+        let mut kept = Vec::new();
+        let mut read = 0;
+        while let Ok(Some(chunk)) = self.chunk().await {
+            read += chunk.len();
+            let room = keep.saturating_sub(kept.len()).min(chunk.len());
+            kept.extend_from_slice(&chunk[..room]);
+            if read >= MAX_DRAINED_BYTES.max(keep) {
+                break;
+            }
+        }
+        kept
+    }
+}
+
+fn no_answer(error: &reqwest::Error, host: &str, limit: Duration) -> HttpError {
+    let host = host.to_owned();
+    if error.is_timeout() {
+        HttpError::TimedOut { host, limit }
+    } else {
+        HttpError::Unreachable { host, reason: reason(error) }
     }
 }
 
@@ -147,22 +202,6 @@ impl Route {
             && self.destination.ca == other.ca
             && self.origin.split(':').next() == Some(scheme)
     }
-}
-
-/// Reads on past `keep`, so that the connection can be used again, but stops at [`MAX_DRAINED_BYTES`]. The status
-/// has come and counts; a body that breaks off is worth no error.
-async fn beginning(response: &mut reqwest::Response, keep: usize) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let mut read = 0;
-    while let Ok(Some(chunk)) = response.chunk().await {
-        read += chunk.len();
-        let room = keep.saturating_sub(kept.len()).min(chunk.len());
-        kept.extend_from_slice(&chunk[..room]);
-        if read >= MAX_DRAINED_BYTES.max(keep) {
-            break;
-        }
-    }
-    kept
 }
 
 fn client(destination: &Destination, scheme: &str) -> Result<reqwest::Client, String> {

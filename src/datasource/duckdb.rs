@@ -101,6 +101,15 @@ impl Datasource for DuckDb {
         ended.map_err(|_| QueryError::Refused("DuckDB failed inside, see standard error".into()))?
     }
 
+    async fn probe(&self, limit: Duration) -> Result<String, QueryError> {
+        let store = self.store.clone();
+        let thread = self.threads.run(move || store.probe());
+        let thread =
+            thread.map_err(|error| QueryError::Unavailable(format!("no thread for the query: {error}")))?;
+        let answer = tokio::time::timeout(limit, thread).await.map_err(|_| QueryError::TimedOut { limit })?;
+        answer.map_err(|_| QueryError::Refused("DuckDB failed inside, see standard error".into()))?
+    }
+
     fn settings(&self) -> &Map<String, Value> {
         &self.settings
     }

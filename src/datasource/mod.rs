@@ -4,6 +4,10 @@
 
 pub mod duckdb;
 
+mod kept;
+mod room;
+mod web;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,31 +25,42 @@ kinds! {
     }
     default "duckdb"
     planned {
-        "clickhouse", "databricks", "elasticsearch", "loki", "opensearch", "opensearch_ppl", "postgresql",
+        "clickhouse", "databricks", "elasticsearch", "loki", "opensearch", "opensearch-ppl", "postgresql",
         "victorialogs",
     }
 }
 
 impl Config {
-    /// The datasource that the configuration describes; `dir` is the runner's folder. Opens nothing yet.
-    pub fn build(&self, dir: &Path) -> Arc<dyn Datasource> {
-        match self {
+    /// The datasource that the configuration describes; `dir` is the runner's folder. Opens nothing yet; fails where
+    /// the settings cannot work, e.g. a `ca` that cannot be read.
+    pub fn build(&self, dir: &Path) -> Result<Arc<dyn Datasource>, SettingsError> {
+        Ok(match self {
             Self::Duckdb(config) => Arc::new(duckdb::DuckDb::new(config.clone(), dir)),
-        }
+        })
     }
 }
 
 /// A store that answers detection queries.
+///
+/// It connects by itself, again after it was lost, and keeps no session that a later query depends on.
 #[async_trait]
 pub trait Datasource: Send + Sync {
     /// Rows that `query` returns; `window` is for kinds that take the range beside the query.
     ///
-    /// Dropping the future cancels the query in the store, not only the wait for it.
+    /// Ends within `limits.time`. Dropping the future cancels the query in the store, not only the wait for it.
     async fn query(&self, query: &str, window: Window, limits: &Limits) -> Result<Rows, QueryError>;
+
+    /// Connects and logs in, within `limit`, and says what answers, e.g. `PostgreSQL 15.18`; for `check --connect`.
+    async fn probe(&self, limit: Duration) -> Result<String, QueryError>;
 
     /// The non-secret settings, as rule templates see them (`{{ datasource.database }}`), `type` included.
     fn settings(&self) -> &Map<String, Value>;
 }
+
+/// Settings that cannot work, in words: which, why, and what to write.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(pub String);
 
 /// What one query may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +89,35 @@ pub struct Rows {
 }
 
 /// Why there are no rows. In every case the window was not searched, and the rule's cursor stays.
+///
+/// No variant's text holds a secret; a store's own message is bounded and, since it can quote a log line, is escaped by
+/// who shows it.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The store cannot be reached or opened: every rule on it will fail until it is back.
+    /// The store cannot be reached or opened, or says that it is busy: every rule on it will fail until it is back.
     #[error("datasource is not available: {0}")]
     Unavailable(String),
+    /// The store does not let us in, or not at this data.
+    #[error("access denied: {0}")]
+    Denied(String),
     /// The store refused the query, with the store's own message: it will refuse it again.
     #[error("query refused: {0}")]
     Refused(String),
     #[error("query did not finish within {limit:?} (`timeout`)")]
     TimedOut { limit: Duration },
+    /// An answer came that is not what such a store says, or broke off: nothing of it is used.
+    #[error("reply cannot be read: {0}")]
+    Unreadable(String),
 }
+
+/// A store's message, of which at most [`MESSAGE_CHARS`] characters are kept.
+fn bounded(message: &str) -> String {
+    let message = message.trim();
+    match message.char_indices().nth(MESSAGE_CHARS) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_owned(),
+    }
+}
+
+/// Of a store's message, since it can quote a cell.
+const MESSAGE_CHARS: usize = 1_000;

@@ -25,9 +25,21 @@ pub(super) fn value(json: &Json) -> Value {
 
 /// A template value of a JSON object.
 pub(super) fn map(entries: &Map<String, Json>) -> Value {
-    Value::from_object(Dict(
-        entries.iter().map(|(key, json)| (Arc::from(key.as_str()), value(json))).collect(),
-    ))
+    dict(entries, Prints::Repr, value)
+}
+
+/// What a message's template sees: every object in it prints as JSON (clickdetect's `JsonDict`), and what is inside of
+/// that as in Python.
+pub(super) fn message(variables: &Map<String, Json>) -> Value {
+    dict(variables, Prints::Repr, |json| match json {
+        Json::Object(entries) => dict(entries, Prints::Json, value),
+        other => value(other),
+    })
+}
+
+fn dict(entries: &Map<String, Json>, prints: Prints, value: impl Fn(&Json) -> Value) -> Value {
+    let entries = entries.iter().map(|(key, json)| (Arc::from(key.as_str()), value(json))).collect();
+    Value::from_object(Dict { entries, prints })
 }
 
 #[derive(Debug)]
@@ -53,7 +65,17 @@ impl Object for List {
 
 /// Keys are few and the operator's own, so a look-up walks them.
 #[derive(Debug)]
-struct Dict(Vec<(Arc<str>, Value)>);
+struct Dict {
+    entries: Vec<(Arc<str>, Value)>,
+    prints: Prints,
+}
+
+/// What `str` of a dict is. Inside of something else it is its `repr` either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Prints {
+    Repr,
+    Json,
+}
 
 impl Object for Dict {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
@@ -61,25 +83,30 @@ impl Object for Dict {
     }
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
-        self.0.iter().find(|(name, _)| &**name == key).map(|(_, value)| value.clone())
+        self.entries.iter().find(|(name, _)| &**name == key).map(|(_, value)| value.clone())
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.0.iter().map(|(key, _)| Value::from(key.clone())).collect())
+        Enumerator::Values(self.entries.iter().map(|(key, _)| Value::from(key.clone())).collect())
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        Some(self.0.len())
+        Some(self.entries.len())
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&repr(&Value::from_dyn_object(self.clone())))
+        f.write_str(&text(&Value::from_dyn_object(self.clone())))
     }
 }
 
 /// Python's `str(value)`: a text is itself, what is inside a list or dict is quoted.
 pub(super) fn text(value: &Value) -> String {
     match value.kind() {
+        ValueKind::Map
+            if value.downcast_object_ref::<Dict>().is_some_and(|dict| dict.prints == Prints::Json) =>
+        {
+            json(value).unwrap_or_else(|_| repr(value))
+        }
         ValueKind::Number | ValueKind::Seq | ValueKind::Map => repr(value),
         _ => value.to_string(),
     }

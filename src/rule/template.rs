@@ -100,6 +100,17 @@ pub fn value(map: &Map<String, Json>) -> Value {
     python::map(map)
 }
 
+/// What a message's template sees of `variables`: its objects print as JSON, what is inside of them as in Python, as
+/// clickdetect's do.
+pub fn message(variables: &Map<String, Json>) -> Value {
+    python::message(variables)
+}
+
+/// Python's `str(value)`.
+pub fn text(value: &Value) -> String {
+    python::text(value)
+}
+
 /// Python's `json.dumps(value)`, what the filter `tojson` gives.
 pub fn json(value: &Value) -> Result<String, Error> {
     python::json(value)

@@ -79,6 +79,7 @@ const STEPS: &[&str] = &[
     super::judges::TABLES,
     super::alerts::ALIKE,
     super::trust::TABLES,
+    super::outbox::RECEIPT,
 ];
 
 /// Brings the tables up to date.

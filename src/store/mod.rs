@@ -379,10 +379,7 @@ mod tests {
         let (dir, store) = store();
         let path = dir.path().join("test.db");
         let age = |store: &Store| {
-            let older = "DROP TABLE trust; DROP TABLE trust_bases; DROP TABLE site;
-                ALTER TABLE alerts DROP COLUMN basis; ALTER TABLE alerts DROP COLUMN is_blind;
-                ALTER TABLE closings DROP COLUMN basis; ALTER TABLE closings DROP COLUMN is_blind;
-                PRAGMA user_version = 7";
+            let older = "ALTER TABLE deliveries DROP COLUMN receipt; PRAGMA user_version = 8";
             store.read_here(|connection| connection.execute_batch(older)).unwrap();
         };
         age(&store);

@@ -33,6 +33,9 @@ pub const TABLE: &str = "
     CREATE INDEX deliveries_sending ON deliveries (id) WHERE state = 'sending';
     CREATE INDEX deliveries_dead ON deliveries (id) WHERE state = 'dead';";
 
+/// Where the destination put a message: a number or a name there, out of its answer.
+pub const RECEIPT: &str = "ALTER TABLE deliveries ADD COLUMN receipt TEXT;";
+
 /// What a delivery tells: the alert, or what triage added after a message that went out before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,6 +69,8 @@ pub struct Claim {
 pub struct Content {
     pub alert: String,
     pub triage: String,
+    /// Where the destination put the alert's first message, as it said when it took that.
+    pub receipt: Option<String>,
 }
 
 /// How an attempt ended.
@@ -76,6 +81,8 @@ pub struct Ended {
     pub status: Option<u16>,
     /// The receiver's words or the reason, escaped and bounded by the caller.
     pub answer: String,
+    /// Where the destination put the message, for the update that may follow.
+    pub receipt: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,9 +172,14 @@ pub fn claim_due(tx: &Transaction<'_>, webhooks: &[Slots], now: i64) -> rusqlite
 pub fn content(connection: &Connection, id: i64) -> rusqlite::Result<Content> {
     connection
         .prepare_cached(
-            "SELECT body, told FROM deliveries JOIN alerts ON alerts.id = alert_id WHERE deliveries.id = ?1",
+            "SELECT body, this.told, first.receipt
+             FROM deliveries AS this
+             JOIN alerts ON alerts.id = this.alert_id
+             LEFT JOIN deliveries AS first ON first.alert_id = this.alert_id AND first.webhook = this.webhook
+                  AND first.kind = 'alert'
+             WHERE this.id = ?1",
         )?
-        .query_row([id], |row| Ok(Content { alert: row.get(0)?, triage: row.get(1)? }))
+        .query_row([id], |row| Ok(Content { alert: row.get(0)?, triage: row.get(1)?, receipt: row.get(2)? }))
 }
 
 /// Records how the attempt of a claim ended.
@@ -178,10 +190,22 @@ pub fn finish(tx: &Transaction<'_>, id: i64, ended: &Ended, now: i64) -> rusqlit
         Outcome::Dead => ("dead", now),
     };
     tx.prepare_cached(
-        "UPDATE deliveries SET state = ?2, next_attempt_at = ?3, last_status = ?4, last_answer = ?5
+        "UPDATE deliveries
+         SET state = ?2, next_attempt_at = ?3, last_status = ?4, last_answer = ?5, receipt = coalesce(?6, receipt)
          WHERE id = ?1 AND state = 'sending'",
     )?
-    .execute(params![id, state, next, ended.status, ended.answer])
+    .execute(params![id, state, next, ended.status, ended.answer, ended.receipt])
+    .map(drop)
+}
+
+/// The destination asked for a pause: what else is due to it waits until then too, so that it is not asked again by
+/// each of them.
+pub fn postpone(tx: &Transaction<'_>, webhook: &str, until: i64) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE deliveries SET next_attempt_at = ?2
+         WHERE webhook = ?1 AND state = 'due' AND next_attempt_at < ?2",
+    )?
+    .execute(params![webhook, until])
     .map(drop)
 }
 
@@ -378,6 +402,7 @@ mod tests {
                 )
                 .unwrap();
             connection.execute_batch(TABLE).unwrap();
+            connection.execute_batch(RECEIPT).unwrap();
             Self(connection)
         }
 
@@ -409,7 +434,7 @@ mod tests {
         }
 
         fn end(&mut self, claim: &Claim, outcome: Outcome) {
-            let ended = Ended { outcome, status: Some(503), answer: "busy".into() };
+            let ended = Ended { outcome, status: Some(503), answer: "busy".into(), receipt: None };
             self.tx(|tx| finish(tx, claim.id, &ended, 0));
         }
 

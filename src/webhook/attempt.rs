@@ -9,21 +9,26 @@ use crate::clock::Timestamp;
 
 /// What an answer means for the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub enum Meaning {
     Delivered,
-    /// The receiver cannot now; the same message may be taken later.
-    Later,
+    /// The receiver cannot now; the same message may be taken later. `after` is what the answer's body asks for, where
+    /// the destination says it there and not in `Retry-After`.
+    Later {
+        after: Option<Duration>,
+    },
     /// The receiver will not; the same message will be refused again.
     Refused,
 }
 
-/// 2xx is delivered; 408 (time-out), 425 (too early), 429 (too many) and 5xx are for later; all others are
-/// refusals, redirects among them, since following one would post the alert to a place nobody configured.
-pub(super) fn meaning(status: u16) -> Meaning {
-    match status {
-        200..=299 => Meaning::Delivered,
-        408 | 425 | 429 | 500..=599 => Meaning::Later,
-        _ => Meaning::Refused,
+impl Meaning {
+    /// 2xx is delivered; 408 (time-out), 425 (too early), 429 (too many) and 5xx are for later; all others are
+    /// refusals, redirects among them, since following one would post the alert to a place nobody configured.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            200..=299 => Self::Delivered,
+            408 | 425 | 429 | 500..=599 => Self::Later { after: None },
+            _ => Self::Refused,
+        }
     }
 }
 
@@ -86,13 +91,13 @@ mod tests {
     #[test]
     fn each_class_of_answer_has_one_meaning() {
         for status in [200, 201, 202, 204, 299] {
-            assert_eq!(meaning(status), Meaning::Delivered, "{status}");
+            assert_eq!(Meaning::of_status(status), Meaning::Delivered, "{status}");
         }
         for status in [408, 425, 429, 500, 502, 503, 504, 599] {
-            assert_eq!(meaning(status), Meaning::Later, "{status}");
+            assert_eq!(Meaning::of_status(status), Meaning::Later { after: None }, "{status}");
         }
         for status in [301, 302, 304, 307, 308, 400, 401, 403, 404, 409, 410, 413, 422, 100, 600, 999] {
-            assert_eq!(meaning(status), Meaning::Refused, "{status}");
+            assert_eq!(Meaning::of_status(status), Meaning::Refused, "{status}");
         }
     }
 

@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::attempt::{self, Meaning};
 use super::{Message, Outgoing, Webhook};
 use crate::clock::{Clock, Timestamp};
-use crate::http::{Http, HttpError, Request};
+use crate::http::{Answer, Http, HttpError, Request};
 use crate::store::outbox::{self, Claim, Content, Ended, Kind, Outcome, Slots};
 use crate::store::{Store, StoreError};
 use crate::text;
@@ -186,8 +186,14 @@ impl Delivery {
     /// Until it is saved: a delivery without its end would never be attempted again before the next start.
     async fn record(&self, claim: &Claim, ended: Ended) {
         loop {
-            let (id, now, ended) = (claim.id, self.now_ms(), ended.clone());
-            match self.store.write(move |tx| outbox::finish(tx, id, &ended, now)).await {
+            let (id, now, ended, webhook) = (claim.id, self.now_ms(), ended.clone(), claim.webhook.clone());
+            let record = move |tx: &Transaction<'_>| {
+                if let (Outcome::Again { at }, Some(TOO_MANY)) = (ended.outcome, ended.status) {
+                    outbox::postpone(tx, &webhook, at)?;
+                }
+                outbox::finish(tx, id, &ended, now)
+            };
+            match self.store.write(record).await {
                 Ok(()) | Err(StoreError::Closed) => return,
                 Err(error) => {
                     error!(%error, webhook = claim.webhook, "outcome of a delivery cannot be saved, trying again");
@@ -206,53 +212,87 @@ impl Delivery {
         let Some(webhook) = self.webhooks.get(&claim.webhook).cloned() else {
             return dead(None, "the configuration has no such webhook".into());
         };
+        if let Err(ended) = self.prepare(claim, webhook.as_ref()).await {
+            return ended;
+        }
         let (is_update, key) = (claim.kind == Kind::Update, claim.idempotency_key.clone());
         // A large alert or a busy template would hold up other tasks of this thread.
+        let composing = Arc::clone(&webhook);
         let composed =
-            task::spawn_blocking(move || compose(webhook.as_ref(), &content, is_update, &key)).await;
+            task::spawn_blocking(move || compose(composing.as_ref(), &content, is_update, &key)).await;
         match composed {
-            Ok(Ok(Outgoing::Http(request))) => self.post(claim, &request).await,
+            Ok(Ok(Outgoing::Http(request))) => self.post(claim, webhook.as_ref(), &request).await,
             Ok(Ok(Outgoing::Stdout(text))) => self.write(claim, text).await,
             Ok(Err(reason)) => dead(None, reason),
             Err(panic) => dead(None, format!("the message cannot be composed: {panic}")),
         }
     }
 
-    async fn post(&self, claim: &Claim, request: &Request) -> Ended {
-        let answer = match self.http.send(request, MAX_ANSWER_BYTES).await {
+    /// Fetches what composing needs and the webhook does not have.
+    async fn prepare(&self, claim: &Claim, webhook: &dyn Webhook) -> Result<(), Ended> {
+        for _ in 0..MAX_PREPARATIONS {
+            let Some(request) = webhook.preparation() else { return Ok(()) };
+            let answer = self.send(claim, &request).await?;
+            let words = String::from_utf8_lossy(&answer.body);
+            match Meaning::of_status(answer.status) {
+                Meaning::Delivered => webhook
+                    .prepared(&answer)
+                    .map_err(|reason| self.later(claim, Some(answer.status), None, reason))?,
+                meaning => return Err(self.undelivered(claim, &answer, meaning, &words)),
+            }
+        }
+        Err(self.later(claim, None, None, "the destination's answers lead to no message".into()))
+    }
+
+    async fn post(&self, claim: &Claim, webhook: &dyn Webhook, request: &Request) -> Ended {
+        let answer = match self.send(claim, request).await {
             Ok(answer) => answer,
-            Err(error @ (HttpError::TimedOut { .. } | HttpError::Unreachable { .. })) => {
-                return self.later(claim, None, None, error.to_string());
-            }
-            Err(error) => return dead(None, error.to_string()),
+            Err(ended) => return ended,
         };
-        let status = Some(answer.status);
         let words = String::from_utf8_lossy(&answer.body);
-        match attempt::meaning(answer.status) {
-            Meaning::Delivered => Ended { outcome: Outcome::Done, status, answer: bounded(&words) },
-            Meaning::Later => {
-                let asked =
-                    answer.retry_after.and_then(|header| attempt::retry_after(&header, self.clock.now()));
-                self.later(claim, status, asked, format!("{}: {words}", answer.status))
+        match webhook.judge(&answer) {
+            Meaning::Delivered => Ended {
+                outcome: Outcome::Done,
+                status: Some(answer.status),
+                answer: bounded(&words),
+                receipt: webhook.receipt(&answer),
+            },
+            meaning => self.undelivered(claim, &answer, meaning, &words),
+        }
+    }
+
+    async fn send(&self, claim: &Claim, request: &Request) -> Result<Answer, Ended> {
+        self.http.send(request, MAX_READ_BYTES).await.map_err(|error| match error {
+            HttpError::TimedOut { .. } | HttpError::Unreachable { .. } => {
+                self.later(claim, None, None, error.to_string())
             }
-            Meaning::Refused if (300..400).contains(&answer.status) => {
-                let location = answer.location.unwrap_or_default();
-                let status = answer.status;
-                dead(
-                    Some(status),
-                    format!(
-                        "{status}: redirects are not followed: set `url` to where it leads: `{location}`"
-                    ),
-                )
+            error => dead(None, error.to_string()),
+        })
+    }
+
+    fn undelivered(&self, claim: &Claim, answer: &Answer, meaning: Meaning, words: &str) -> Ended {
+        let status = answer.status;
+        match meaning {
+            Meaning::Later { after } => {
+                let header = answer.retry_after.as_deref();
+                let asked = header.and_then(|header| attempt::retry_after(header, self.clock.now()));
+                self.later(claim, Some(status), after.or(asked), format!("{status}: {words}"))
             }
-            Meaning::Refused => dead(status, format!("{}: {words}", answer.status)),
+            _ if (300..400).contains(&status) => {
+                let location = answer.location.as_deref().unwrap_or_default();
+                let leads = "redirects are not followed: set `url` to where it leads";
+                dead(Some(status), format!("{status}: {leads}: `{location}`"))
+            }
+            _ => dead(Some(status), format!("{status}: {words}")),
         }
     }
 
     async fn write(&self, claim: &Claim, text: String) -> Ended {
         let print = Arc::clone(&self.print);
         match task::spawn_blocking(move || print(&text)).await {
-            Ok(Ok(())) => Ended { outcome: Outcome::Done, status: None, answer: String::new() },
+            Ok(Ok(())) => {
+                Ended { outcome: Outcome::Done, status: None, answer: String::new(), receipt: None }
+            }
             Ok(Err(error)) => self.later(claim, None, None, format!("standard output: {error}")),
             Err(panic) => self.later(claim, None, None, format!("standard output: {panic}")),
         }
@@ -267,7 +307,7 @@ impl Delivery {
         match attempt::wait(claim.attempts, first, now, asked, max_wait, &mut rand::rng()) {
             Some(pause) => {
                 let at = after(now, pause).as_millisecond();
-                Ended { outcome: Outcome::Again { at }, status, answer: bounded(&answer) }
+                Ended { outcome: Outcome::Again { at }, status, answer: bounded(&answer), receipt: None }
             }
             None => dead(status, format!("given up after {} attempts, the last: {answer}", claim.attempts)),
         }
@@ -292,8 +332,7 @@ impl Flights {
     }
 
     fn free(&self, name: &str, webhook: &dyn Webhook) -> usize {
-        // Text is written in order, one message after the other.
-        let slots = if webhook.destination().is_some() { SLOTS } else { 1 };
+        let slots = webhook.slots();
         let busy = self.claims.values().filter(|claim| claim.webhook == name).count();
         slots.saturating_sub(busy)
     }
@@ -304,12 +343,13 @@ fn compose(webhook: &dyn Webhook, content: &Content, is_update: bool, key: &str)
         |what: &str, error: serde_json::Error| format!("the stored {what} cannot be read: {error}");
     let alert = serde_json::from_str(&content.alert).map_err(|error| unreadable("alert", error))?;
     let triage = serde_json::from_str(&content.triage).map_err(|error| unreadable("triage", error))?;
-    let message = Message { alert: &alert, triage: &triage, is_update, idempotency_key: key };
+    let receipt = content.receipt.as_deref();
+    let message = Message { alert: &alert, triage: &triage, is_update, idempotency_key: key, receipt };
     webhook.compose(&message).map_err(|error| error.to_string())
 }
 
 fn dead(status: Option<u16>, answer: String) -> Ended {
-    Ended { outcome: Outcome::Dead, status, answer: bounded(&answer) }
+    Ended { outcome: Outcome::Dead, status, answer: bounded(&answer), receipt: None }
 }
 
 fn bounded(answer: &str) -> String {
@@ -320,10 +360,14 @@ fn after(now: Timestamp, pause: Duration) -> Timestamp {
     now.checked_add(pause).unwrap_or(Timestamp::MAX)
 }
 
-/// Messages that one webhook is given at a time.
-const SLOTS: usize = 8;
 /// Of a receiver's answer, kept with the delivery.
 const MAX_ANSWER_BYTES: usize = 2048;
+/// Of a receiver's answer, for the webhook to read.
+const MAX_READ_BYTES: usize = 64 << 10;
+/// The status of a destination that wants a pause.
+const TOO_MANY: u16 = 429;
+/// Requests before one message.
+const MAX_PREPARATIONS: usize = 4;
 /// Another process may put dead letters back (`watchpost deliveries retry`), and wakes nobody here.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 const STORE_PAUSE: Duration = Duration::from_secs(1);

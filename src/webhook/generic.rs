@@ -8,33 +8,33 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::yaml::Node;
-use crate::config::{FromYaml, Reader, Secret, Url, section};
-use crate::http::{Destination, Request};
-use crate::rule::template;
+use crate::config::{Secret, Url, section};
+use crate::http::{Answer, Destination, Request};
 
-use super::template::Template;
-use super::{ComposeError, Message, Outgoing, Webhook, payload};
+use super::template::{self, Style, Template};
+use super::{ComposeError, Message, Outgoing, Webhook, payload, web};
 
 section! {
     /// Posts each alert as JSON to an HTTP receiver.
     pub struct Config {
+        /// For people; not used.
+        pub name: Option<String>,
         /// Where alerts are posted, e.g. `https://soc.example/alerts`.
         pub url: Url,
         /// Headers of the request, e.g. `Authorization: {env: SOC_TOKEN}`; names in any case.
-        #[read(headers)]
+        #[read(web::headers)]
         pub headers: BTreeMap<String, Secret> = "{}",
         /// For the whole exchange, connect to last byte: seconds or a duration.
-        #[read(timeout)]
+        #[read(web::timeout)]
         pub timeout: Duration = "10s",
         /// The longest wait between two attempts, 1 second to 1 hour. Waits grow up to it, and attempts go on for
         /// a day at least.
-        #[read(retry_max_wait)]
+        #[read(web::retry_max_wait)]
         pub retry_max_wait: Duration = "15m",
         /// Whether the receiver's certificate is verified. clickdetect's default was `false`.
         pub verify: bool = "true",
         /// The body, a Jinja template, e.g. `{"rule": {{ rule | tojson }}}`; the default is clickdetect's body.
-        #[read(body)]
+        #[read(web::template)]
         pub template: Option<String>,
         /// Certificates (PEM) that are trusted besides the system's.
         pub ca: Option<PathBuf>,
@@ -63,7 +63,8 @@ impl Generic {
         }
         // Ours are promises to the receiver: nobody else writes them.
         headers.retain(|(name, _)| !OURS.contains(&name.as_str()));
-        let template = config.template.as_deref().map(|source| Template::new(source, is_json));
+        let style = if is_json { Style::Json } else { Style::Text(template::plain) };
+        let template = config.template.as_deref().map(|source| Template::new(source, style));
         Ok(Self {
             destination: Destination {
                 url: config.url.clone(),
@@ -109,6 +110,16 @@ impl Webhook for Generic {
         Some(self.destination.clone())
     }
 
+    /// Any answer will do: who takes alerts by POST need not know anything else.
+    fn probe(&self) -> Option<Request> {
+        let (to, timeout) = (self.destination.clone(), self.timeout);
+        Some(Request { method: "HEAD", to, headers: Vec::new(), body: Vec::new(), timeout })
+    }
+
+    fn probed(&self, answer: &Answer) -> Result<String, String> {
+        Ok(format!("answers HTTP {}", answer.status))
+    }
+
     fn retry_max_wait(&self) -> Duration {
         self.retry_max_wait
     }
@@ -125,49 +136,6 @@ const ALERT_ID: &str = "watchpost-alert-id";
 const UPDATE: &str = "watchpost-update";
 const OURS: [&str; 3] = [IDEMPOTENCY_KEY, ALERT_ID, UPDATE];
 
-fn timeout(node: &Node, reader: &mut Reader<'_>) -> Option<Duration> {
-    let timeout = Duration::from_yaml(node, reader)?;
-    let fits = (Duration::from_millis(100)..=Duration::from_secs(600)).contains(&timeout);
-    if fits { Some(timeout) } else { reader.refuse(node, "between 0.1s and 10m") }
-}
-
-fn retry_max_wait(node: &Node, reader: &mut Reader<'_>) -> Option<Duration> {
-    let wait = Duration::from_yaml(node, reader)?;
-    let fits = (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&wait);
-    if fits { Some(wait) } else { reader.refuse(node, "between 1s and 1h") }
-}
-
-/// Names in lower case, as HTTP compares them.
-fn headers(node: &Node, reader: &mut Reader<'_>) -> Option<BTreeMap<String, Secret>> {
-    let headers = BTreeMap::<String, Secret>::from_yaml(node, reader)?;
-    let mut good = true;
-    for entry in node.entries().unwrap_or_default() {
-        let value = headers.get(&entry.key).map_or("", Secret::reveal);
-        let name_fits = !entry.key.is_empty()
-            && entry
-                .key
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
-        let value_fits = value.chars().all(|character| character == '\t' || !character.is_control());
-        if !(name_fits && value_fits) {
-            reader.within(&entry.key, |reader| {
-                reader.error(
-                    entry.at,
-                    "not a header: a name takes letters, digits and `-`, a value no line breaks",
-                );
-            });
-            good = false;
-        }
-    }
-    good.then(|| headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect())
-}
-
-fn body(node: &Node, reader: &mut Reader<'_>) -> Option<Option<String>> {
-    let source = String::from_yaml(node, reader)?;
-    template::check(&source, node, template::MESSAGE, &template::environment(), reader)
-        .then_some(Some(source))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::payload::tests::{alert, done};
@@ -177,6 +145,7 @@ mod tests {
 
     fn config(headers: &[(&str, &str)], template: Option<&str>) -> Config {
         Config {
+            name: None,
             url: "https://soc.example/alerts?token=s3cret".parse().unwrap(),
             headers: headers.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect(),
             timeout: Duration::from_secs(10),
@@ -188,10 +157,10 @@ mod tests {
     }
 
     fn compose(config: &Config, triage: &Triage, is_update: bool) -> Result<Request, ComposeError> {
-        let message = Message { alert: &alert(), triage, is_update, idempotency_key: "0123" };
+        let message = Message { alert: &alert(), triage, is_update, idempotency_key: "0123", receipt: None };
         match Generic::new(config)?.compose(&message)? {
             Outgoing::Http(request) => Ok(request),
-            Outgoing::Stdout(text) => panic!("{text}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -9,15 +9,21 @@ pub mod stdout;
 mod attempt;
 pub mod delivery;
 mod payload;
+mod severity;
 mod template;
+mod web;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::alert::Alert;
 use crate::config::kinds;
-use crate::http::{Destination, Request};
+use crate::http::{Answer, Destination, Request};
 use crate::triage::Triage;
+
+pub use attempt::Meaning;
+pub use severity::{Band, SeverityMap};
 
 kinds! {
     /// Where alerts go.
@@ -33,8 +39,12 @@ kinds! {
 }
 
 /// A destination.
+///
+/// It tells of an alert in one message, and of what triage added later in an update of that message where the
+/// destination can change one ([`Webhook::receipt`]), else in a second message.
 pub trait Webhook: Send + Sync {
-    /// The message that tells of an alert. Opens nothing, waits for nothing.
+    /// The message that tells of an alert. Opens nothing, waits for nothing; the same message composes to the same
+    /// bytes at every attempt.
     fn compose(&self, message: &Message<'_>) -> Result<Outgoing, ComposeError>;
 
     /// Where its requests go; `None` where it sends none.
@@ -46,7 +56,53 @@ pub trait Webhook: Send + Sync {
     fn retry_max_wait(&self) -> Duration {
         Duration::from_secs(15 * 60)
     }
+
+    /// Messages that may be on their way at one time.
+    fn slots(&self) -> usize {
+        if self.destination().is_some() { SLOTS } else { 1 }
+    }
+
+    /// A request whose answer composing needs and does not have: a login, a list of ids. It is sent before the
+    /// message, and its answer goes to [`Webhook::prepared`].
+    fn preparation(&self) -> Option<Request> {
+        None
+    }
+
+    /// Takes the answer to a preparation, of status 2xx. Fails, in words, where it is not what was asked for.
+    fn prepared(&self, answer: &Answer) -> Result<(), String> {
+        drop(answer);
+        Ok(())
+    }
+
+    /// What an answer means for its message. A kind that is told here that its login is over forgets it.
+    fn judge(&self, answer: &Answer) -> Meaning {
+        Meaning::of_status(answer.status)
+    }
+
+    /// Where the destination put the message, out of the answer that took it; kept, and given to the update as
+    /// [`Message::receipt`].
+    fn receipt(&self, answer: &Answer) -> Option<String> {
+        drop(answer);
+        None
+    }
+
+    /// A request that changes nothing at the destination, for `check --connect`.
+    fn probe(&self) -> Option<Request> {
+        None
+    }
+
+    /// What answers there, with its version where it says one, out of the answer to [`Webhook::probe`]; or what is
+    /// wrong with it, in words.
+    fn probed(&self, answer: &Answer) -> Result<String, String> {
+        match answer.status {
+            200..=299 => Ok(format!("answers HTTP {}", answer.status)),
+            status => Err(format!("answers HTTP {status}")),
+        }
+    }
 }
+
+/// Messages that one webhook is given at a time, unless it says otherwise.
+const SLOTS: usize = 8;
 
 /// The destination that `config` describes. `colour` is for those that a person reads: standard output is a
 /// terminal and nobody said no.
@@ -66,6 +122,9 @@ pub struct Message<'a> {
     pub is_update: bool,
     /// The same for every attempt of one delivery.
     pub idempotency_key: &'a str,
+    /// For an update: where the destination put the first message ([`Webhook::receipt`]); `None` where that is not
+    /// known or never arrived, so that the update has to stand for itself.
+    pub receipt: Option<&'a str>,
 }
 
 /// A composed message.
@@ -83,11 +142,5 @@ pub struct ComposeError(pub String);
 
 /// The word for a level, in clickdetect's bands.
 pub fn severity(level: u8) -> &'static str {
-    match level {
-        80.. => "critical",
-        60.. => "high",
-        40.. => "medium",
-        20.. => "low",
-        _ => "informational",
-    }
+    SeverityMap::default().band(level).word()
 }

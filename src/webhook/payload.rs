@@ -131,7 +131,7 @@ pub(super) mod tests {
     }
 
     fn body_with(triage: &Triage) -> Map<String, Value> {
-        body(&Message { alert: &alert(), triage, is_update: false, idempotency_key: "k" })
+        body(&Message { alert: &alert(), triage, is_update: false, idempotency_key: "k", receipt: None })
     }
 
     #[test]
@@ -166,8 +166,13 @@ pub(super) mod tests {
     fn what_was_cut_is_said() {
         let mut alert = alert();
         alert.data.cut = Some("kept 1 of 7 rows".into());
-        let message =
-            Message { alert: &alert, triage: &Triage::Skipped, is_update: false, idempotency_key: "k" };
+        let message = Message {
+            alert: &alert,
+            triage: &Triage::Skipped,
+            is_update: false,
+            idempotency_key: "k",
+            receipt: None,
+        };
         assert_eq!(body(&message)["data"]["cut"], "kept 1 of 7 rows");
     }
 }

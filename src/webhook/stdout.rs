@@ -311,7 +311,7 @@ mod tests {
     use serde_json::json;
 
     fn compose(format: Format, alert: &Alert, triage: &Triage, is_update: bool) -> String {
-        let message = Message { alert, triage, is_update, idempotency_key: "k" };
+        let message = Message { alert, triage, is_update, idempotency_key: "k", receipt: None };
         match Stdout::new(&Config { format }, false).compose(&message).unwrap() {
             Outgoing::Stdout(text) => text,
             Outgoing::Http(request) => panic!("{request:?}"),

@@ -1,10 +1,14 @@
 //! Bodies that the operator writes, as Jinja templates.
 //!
-//! Strings print as they are, everything else as JSON, so that clickdetect's `{ "rule": {{ rule }} }` works. Where
-//! the body is JSON, what is printed between quotes is escaped as JSON wants it: `"{{ data.value[0].user }}"`
-//! stays valid, and stays one field, whatever an attacker wrote into the log. Outside quotes a string prints
-//! as it is: `{{ value | tojson }}` puts the quotes around it.
+//! Where the body is JSON, strings print as they are and everything else as JSON, so that clickdetect's
+//! `{ "rule": {{ rule }} }` works, and what is printed between quotes is escaped as JSON wants it:
+//! `"{{ data.value[0].user }}"` stays valid, and stays one field, whatever an attacker wrote into the log. Outside
+//! quotes a string prints as it is: `{{ value | tojson }}` puts the quotes around it.
+//!
+//! Where it is text, everything prints as in Python, as clickdetect's messages do, and each value goes through the
+//! [`Escape`] of the destination.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,36 +18,72 @@ use minijinja::{AutoEscape, Environment, Error, Output, UndefinedBehavior};
 use serde_json::Map;
 
 use crate::rule::template;
+use crate::text;
 
 /// A template whose syntax has been checked.
 #[derive(Debug)]
 pub(super) struct Template {
     environment: Environment<'static>,
-    is_json: bool,
+    style: Style,
+}
+
+/// What comes out of a template.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Style {
+    Json,
+    Text(Escape),
+}
+
+/// Takes from a value what the destination would obey: markup, mentions. What the operator wrote around it stays.
+pub(super) type Escape = fn(&str) -> Cow<'_, str>;
+
+/// For destinations that obey nothing: what hides from the eye or steers a terminal is shown as `\u{..}`; line breaks
+/// and tabs stay.
+pub(super) fn plain(value: &str) -> Cow<'_, str> {
+    let is_unsafe = |character: char| text::is_unsafe(character) && !['\n', '\r', '\t'].contains(&character);
+    if !value.contains(is_unsafe) {
+        return Cow::Borrowed(value);
+    }
+    let mut safe = String::with_capacity(value.len() + 16);
+    for character in value.chars() {
+        if is_unsafe(character) {
+            safe.push_str(&text::escape(character.encode_utf8(&mut [0; 4])));
+        } else {
+            safe.push(character);
+        }
+    }
+    Cow::Owned(safe)
 }
 
 impl Template {
-    /// `is_json` where what comes out is to be JSON. Fails with line and reason where `source` is no template.
-    pub(super) fn new(source: &str, is_json: bool) -> Result<Self, String> {
+    /// Fails with line and reason where `source` is no template.
+    pub(super) fn new(source: &str, style: Style) -> Result<Self, String> {
         let mut environment = template::environment();
         // A field that is not there (no verdict yet) prints nothing: it must not cost the alert its delivery.
         environment.set_undefined_behavior(UndefinedBehavior::Chainable);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_fuel(Some(FUEL));
         environment.add_filter("tojson", |value: &Value| json(value));
+        if let Style::Text(escape) = style {
+            environment.set_formatter(move |out, _, value| match value.is_undefined() {
+                true => Ok(()),
+                false => out.write_str(&escape(&template::text(value))).map_err(Error::from),
+            });
+        }
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| reason(&error))?;
-        Ok(Self { environment, is_json })
+        Ok(Self { environment, style })
     }
 
     /// Fails where a filter gets what it cannot take, or where work or result passes its bounds.
     pub(super) fn render(&self, variables: &Map<String, serde_json::Value>) -> Result<Vec<u8>, String> {
         let mut body = Body::default();
         let place = Arc::clone(&body.place);
-        let is_json = self.is_json;
         let mut environment = self.environment.clone();
-        environment.set_formatter(move |out, _, value| print(out, value, is_json && place.is_quoted()));
+        if let Style::Json = self.style {
+            environment.set_formatter(move |out, _, value| print(out, value, place.is_quoted()));
+        }
         let compiled = environment.get_template(NAME).map_err(|error| reason(&error))?;
-        match compiled.render_captured_to(template::value(variables), &mut body) {
+        match compiled.render_captured_to(template::message(variables), &mut body) {
             Ok(_) => Ok(body.bytes),
             Err(_) if body.is_full => Err(format!("template: the body passes {MAX_BODY_BYTES} bytes")),
             Err(error) => Err(reason(&error)),
@@ -141,15 +181,37 @@ mod tests {
 
     fn render(source: &str, is_json: bool, variables: serde_json::Value) -> Result<String, String> {
         let variables = variables.as_object().unwrap().clone();
-        Template::new(source, is_json)?.render(&variables).map(|body| String::from_utf8(body).unwrap())
+        let style = if is_json { Style::Json } else { Style::Text(plain) };
+        Template::new(source, style)?.render(&variables).map(|body| String::from_utf8(body).unwrap())
     }
 
     #[test]
-    fn objects_and_numbers_print_as_json_and_strings_as_they_are() {
+    fn a_text_prints_as_clickdetect_prints_it() {
         let source = r#"{ "rule": {{ rule }}, "n": {{ rule.level }}, "on": {{ rule.active }}, "none": {{ rule.data }} } {{ rule.name }}"#;
         let variables =
             json!({"rule": {"name": "a \"b\"", "level": 75, "active": true, "data": null, "tags": ["x"]}});
-        insta::assert_snapshot!(render(source, false, variables).unwrap(), @r#"{ "rule": {"name": "a \"b\"", "level": 75, "active": true, "data": null, "tags": ["x"]}, "n": 75, "on": true, "none": null } a "b""#);
+        insta::assert_snapshot!(render(source, false, variables.clone()).unwrap(), @r#"{ "rule": {"name": "a \"b\"", "level": 75, "active": true, "data": null, "tags": ["x"]}, "n": 75, "on": True, "none": None } a "b""#);
+        let inside =
+            render("{{ rule.tags }} {{ rule.tags | join(', ') }} {{ [rule] }}", false, variables).unwrap();
+        assert_eq!(
+            inside,
+            r#"['x'] x [{'name': 'a "b"', 'level': 75, 'active': True, 'data': None, 'tags': ['x']}]"#
+        );
+    }
+
+    #[test]
+    fn a_json_body_prints_json() {
+        let source = r#"{"rule": {{ rule }}, "on": {{ rule.active }}, "none": {{ rule.data }}, "tags": {{ rule.tags }}}"#;
+        let rule = json!({"name": "a \"b\"", "active": true, "data": null, "tags": ["x"]});
+        let body = render(source, true, json!({"rule": rule})).unwrap();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body, json!({"rule": rule, "on": true, "none": null, "tags": ["x"]}));
+    }
+
+    #[test]
+    fn a_text_shows_what_hides_and_keeps_its_lines() {
+        let text = render("{{ a }}", false, json!({"a": "one\ntwo\t\u{1b}[2J\u{202e}x"})).unwrap();
+        assert_eq!(text, "one\ntwo\t\\u{1b}[2J\\u{202e}x");
     }
 
     #[test]
@@ -193,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_broken_template_is_refused_with_its_line() {
-        let error = Template::new("a\n{% if x %}", true).unwrap_err();
+        let error = Template::new("a\n{% if x %}", Style::Json).unwrap_err();
         assert!(error.starts_with("template line 2: syntax error: "), "{error}");
     }
 

@@ -17,6 +17,7 @@ mod pipeline;
 mod receiver;
 mod redteam;
 mod replay;
+mod services;
 mod soak;
 mod soc;
 mod triage;

@@ -325,6 +325,10 @@ impl Datasource for Scripted {
         Ok(Rows { count: rows.len() as u64, rows, cut: None })
     }
 
+    async fn probe(&self, _limit: Duration) -> Result<String, QueryError> {
+        Ok("Scripted 1".into())
+    }
+
     fn settings(&self) -> &Map<String, Value> {
         static SETTINGS: std::sync::OnceLock<Map<String, Value>> = std::sync::OnceLock::new();
         SETTINGS.get_or_init(|| json!({"type": "scripted"}).as_object().unwrap().clone())

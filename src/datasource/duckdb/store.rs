@@ -7,10 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ::duckdb::{Config as Flags, Connection};
 
-use super::kept::{Kept, column_names};
+use super::kept::Batches;
 use super::statement::Checks;
 use super::{Config, Running};
-use crate::datasource::{Limits, QueryError, Rows};
+use crate::datasource::{Limits, QueryError, Rows, bounded};
 
 /// Opens on demand, and again when the file was replaced.
 pub(super) struct Store {
@@ -57,6 +57,16 @@ impl Store {
             _ => {}
         }
         rows
+    }
+
+    /// Opens the database as a query would, and says which DuckDB it is.
+    pub(super) fn probe(&self) -> Result<String, QueryError> {
+        let (connection, stamp) = self.checkout()?;
+        let version: String = connection
+            .query_row("SELECT version()", [], |row| row.get(0))
+            .map_err(|error| unavailable(&error))?;
+        self.give_back(connection, stamp);
+        Ok(format!("DuckDB {version}"))
     }
 
     fn checkout(&self) -> Result<(Connection, Option<Stamp>), QueryError> {
@@ -147,7 +157,7 @@ fn read(
 ) -> Result<Rows, QueryError> {
     let mut statement = connection.prepare(query).map_err(|error| refused(&error))?;
     drop(statement.stream_arrow([]).map_err(|error| refused(&error))?);
-    let mut kept = Kept::new(column_names(&statement.schema()), limits);
+    let mut kept = Batches::new(&statement.schema(), limits);
     while let Some(batch) = statement.step().map_err(|error| refused(&error))? {
         if running.is_cancelled() {
             return Err(cancelled());
@@ -194,20 +204,14 @@ fn cancelled() -> QueryError {
     QueryError::Refused("cancelled".into())
 }
 
-/// DuckDB's own words, with its `LINE 1:` marker, bounded because they may quote a cell.
+/// DuckDB's own words, with its `LINE 1:` marker.
 fn text(error: &::duckdb::Error) -> String {
-    let text = error.to_string();
-    let text = text.trim();
-    match text.char_indices().nth(MESSAGE_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+    bounded(&error.to_string())
 }
 
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-const MESSAGE_CHARS: usize = 1_000;
 /// Connections kept for the next query. Each costs little; a burst of slow queries shall not leave them behind.
 const IDLE_CONNECTIONS: usize = 8;

@@ -1,0 +1,185 @@
+//! What webhooks share that speak HTTP: their settings, and JSON to an address below one.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::ComposeError;
+use crate::config::yaml::Node;
+use crate::config::{FromYaml, Reader, Secret, Url};
+use crate::http::{Destination, Request};
+use crate::rule::template as rule_template;
+
+/// Where a kind's requests go.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoint {
+    /// Its path without a slash at the end.
+    base: Destination,
+    /// Sent with every request; names in lower case.
+    headers: Vec<(String, Secret)>,
+    timeout: Duration,
+}
+
+impl Endpoint {
+    pub(super) fn new(url: &Url, verify: bool, ca: Option<PathBuf>, timeout: Duration) -> Self {
+        let url = url.as_str().trim().trim_end_matches('/').parse().unwrap_or_else(|()| url.clone());
+        Self { base: Destination { url, verify, ca }, headers: Vec::new(), timeout }
+    }
+
+    /// With the operator's headers; those added later take the place of one with the same name.
+    pub(super) fn with_headers(mut self, headers: &BTreeMap<String, Secret>) -> Self {
+        for (name, value) in headers {
+            self = self.with_header(name, value.clone());
+        }
+        self
+    }
+
+    /// With a header on every request; the name in any case.
+    pub(super) fn with_header(mut self, name: &str, value: Secret) -> Self {
+        let name = name.to_ascii_lowercase();
+        self.headers.retain(|(known, _)| *known != name);
+        self.headers.push((name, value));
+        self
+    }
+
+    pub(super) fn destination(&self) -> Destination {
+        self.base.clone()
+    }
+
+    /// A request without a body; `path` is empty or begins with `/`, and is already encoded ([`segment`]).
+    pub(super) fn request(&self, method: &'static str, path: &str) -> Result<Request, ComposeError> {
+        let url = self.below(path).ok_or_else(|| ComposeError(format!("`{path}` makes no address")))?;
+        Ok(Request {
+            method,
+            to: Destination { url, ..self.base.clone() },
+            headers: self.headers.clone(),
+            body: Vec::new(),
+            timeout: self.timeout,
+        })
+    }
+
+    /// A request with `body` as JSON.
+    pub(super) fn json(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: &Json,
+    ) -> Result<Request, ComposeError> {
+        let mut request = self.request(method, path)?;
+        if !request.headers.iter().any(|(name, _)| name == "content-type") {
+            request.headers.push(("content-type".into(), Secret::new("application/json")));
+        }
+        request.body = serde_json::to_vec(body).map_err(|error| ComposeError(error.to_string()))?;
+        Ok(request)
+    }
+
+    /// The query of the address, where there is one, stays behind the path.
+    fn below(&self, path: &str) -> Option<Url> {
+        if path.is_empty() {
+            return Some(self.base.url.clone());
+        }
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let mut url = reqwest::Url::parse(self.base.url.as_str()).ok()?;
+        let whole = format!("{}{path}", url.path().trim_end_matches('/'));
+        url.set_path(&whole);
+        if let Some(query) = query {
+            let known = url.query().map(|known| format!("{known}&")).unwrap_or_default();
+            url.set_query(Some(&format!("{known}{query}")));
+        }
+        url.as_str().parse().ok()
+    }
+}
+
+/// One segment of a path, encoded, so that what an answer or an operator gave cannot lead to another path.
+pub(super) fn segment(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+pub(super) fn timeout(node: &Node, reader: &mut Reader<'_>) -> Option<Duration> {
+    let timeout = Duration::from_yaml(node, reader)?;
+    let fits = (Duration::from_millis(100)..=Duration::from_secs(600)).contains(&timeout);
+    if fits { Some(timeout) } else { reader.refuse(node, "between 0.1s and 10m") }
+}
+
+pub(super) fn retry_max_wait(node: &Node, reader: &mut Reader<'_>) -> Option<Duration> {
+    let wait = Duration::from_yaml(node, reader)?;
+    let fits = (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&wait);
+    if fits { Some(wait) } else { reader.refuse(node, "between 1s and 1h") }
+}
+
+/// Names in lower case, as HTTP compares them.
+pub(super) fn headers(node: &Node, reader: &mut Reader<'_>) -> Option<BTreeMap<String, Secret>> {
+    let headers = BTreeMap::<String, Secret>::from_yaml(node, reader)?;
+    let mut good = true;
+    for entry in node.entries().unwrap_or_default() {
+        let value = headers.get(&entry.key).map_or("", Secret::reveal);
+        let name_fits = !entry.key.is_empty()
+            && entry
+                .key
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+        let value_fits = value.chars().all(|character| character == '\t' || !character.is_control());
+        if !(name_fits && value_fits) {
+            reader.within(&entry.key, |reader| {
+                reader.error(
+                    entry.at,
+                    "not a header: a name takes letters, digits and `-`, a value no line breaks",
+                );
+            });
+            good = false;
+        }
+    }
+    good.then(|| headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect())
+}
+
+/// A template whose syntax is good.
+pub(super) fn template(node: &Node, reader: &mut Reader<'_>) -> Option<Option<String>> {
+    let source = String::from_yaml(node, reader)?;
+    rule_template::check(&source, node, rule_template::MESSAGE, &rule_template::environment(), reader)
+        .then_some(Some(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(url: &str) -> Endpoint {
+        Endpoint::new(&url.parse().unwrap(), true, None, Duration::from_secs(10))
+    }
+
+    #[test]
+    fn paths_go_behind_the_address_and_cannot_leave_it() {
+        let at =
+            |url: &str, path: &str| endpoint(url).request("GET", path).unwrap().to.url.as_str().to_owned();
+        assert_eq!(at("https://iris.example/", "/alerts/add"), "https://iris.example/alerts/add");
+        assert_eq!(
+            at("https://a.example/iris?cid=1", "/alerts/add?x=2"),
+            "https://a.example/iris/alerts/add?cid=1&x=2"
+        );
+        assert_eq!(at("https://hook.example/T/B?sig=s", ""), "https://hook.example/T/B?sig=s");
+        let path = format!("/rooms/{}/send", segment("!a/../b:c?#é"));
+        assert_eq!(
+            at("https://m.example", &path),
+            "https://m.example/rooms/%21a%2F%2E%2E%2Fb%3Ac%3F%23%C3%A9/send"
+        );
+    }
+
+    #[test]
+    fn a_header_is_sent_once_and_ours_is_the_last_word() {
+        let headers = BTreeMap::from([("Authorization".to_owned(), Secret::new("theirs"))]);
+        let endpoint = endpoint("https://a.example")
+            .with_headers(&headers)
+            .with_header("authorization", Secret::new("ours"));
+        let request = endpoint.json("POST", "", &Json::Null).unwrap();
+        let sent: Vec<_> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+        assert_eq!(sent, [("authorization", "ours"), ("content-type", "application/json")]);
+    }
+}
