@@ -91,7 +91,7 @@ fn plan(criterion: &mut Criterion) {
 fn search(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let config = duckdb::Config { init: Some(EVENTS.into()), ..duckdb::Config::default() };
-    let datasource = Config::Duckdb(config).build(Path::new("."));
+    let datasource = Config::Duckdb(config).build(Path::new(".")).expect("a datasource");
     let query = compile(rule_file().path(), &template::environment());
     let (query, limits) = (query.render(&context()).expect("a query"), Limits::default());
     criterion.bench_function("one DuckDB query over 10,000 rows", |bench| {
@@ -139,6 +139,7 @@ fn triage(criterion: &mut Criterion) {
 
 fn compose(criterion: &mut Criterion) {
     let config = generic::Config {
+        name: None,
         url: "http://127.0.0.1:9/alerts".parse().expect("an address"),
         headers: [].into(),
         timeout: Duration::from_secs(10),
@@ -149,7 +150,8 @@ fn compose(criterion: &mut Criterion) {
     };
     let generic = webhook::build(&webhook::Config::Generic(config), false).expect("a webhook");
     let (alert, triage) = (alert(100), Triage::Done { verdict: Box::new(verdict()) });
-    let message = Message { alert: &alert, triage: &triage, is_update: false, idempotency_key: "key" };
+    let message =
+        Message { alert: &alert, triage: &triage, is_update: false, idempotency_key: "key", receipt: None };
     criterion.bench_function("compose a webhook's body of 100 rows", |bench| {
         bench.iter(|| generic.compose(black_box(&message)).expect("a message"));
     });

@@ -53,7 +53,7 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     } else if args.id.is_some() {
         let block = Stdout::new(&stdout::Config { format: stdout::Format::Text }, out.is_terminal());
         for Stored { alert, triage, .. } in &found {
-            let message = Message { alert, triage, is_update: false, idempotency_key: "" };
+            let message = Message { alert, triage, is_update: false, idempotency_key: "", receipt: None };
             if let Outgoing::Stdout(text) = block.compose(&message)? {
                 out.write_all(text.as_bytes())?;
             }

@@ -142,6 +142,7 @@ fn alert(id: &str, level: u8, created_at: watchpost::clock::Timestamp) -> Alert 
 
 fn hook(receiver: &Receiver) -> webhook::Config {
     webhook::Config::Generic(generic::Config {
+        name: None,
         url: receiver.url().parse().unwrap(),
         headers: BTreeMap::new(),
         timeout: Duration::from_secs(10),

@@ -27,7 +27,7 @@ async fn the_rules_find_the_attacks_and_nothing_else() {
     let set = RuleSet::load(&runner, detector, &environment);
     assert_eq!(set.all_diagnostics().count(), 0);
     let (_, config) = &runner.datasources[0];
-    let source = Arc::new(Source::new(config.build(&runner.dir)));
+    let source = Arc::new(Source::new(config.build(&runner.dir).unwrap()));
     let watch = Arc::new(Watch::new(detector.clone(), None, source.datasource.settings()));
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("unused.db"), Access::Service).unwrap();
