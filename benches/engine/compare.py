@@ -5,7 +5,10 @@
 
 The peer is llama.cpp's own server from the Python package xllamacpp (a build for AVX2), and, where the package
 llama-cpp-python is installed (built here, for this processor), llama.cpp with all that the processor has.
-WATCHPOST_BENCH_ROUNDS (3), WATCHPOST_BENCH_THREADS (the processors), WATCHPOST_BENCH_ONLY (speed,triage).
+Rounds go by turns, and every figure is the median of its rounds, also the ratios: what else the machine does in a round
+slows both sides of it.
+WATCHPOST_BENCH_ROUNDS (3), WATCHPOST_BENCH_THREADS (the processors), WATCHPOST_BENCH_ONLY (speed,triage),
+WATCHPOST_BENCH_PEER (prebuilt: xllamacpp alone; native: both).
 """
 
 import ctypes
@@ -20,6 +23,7 @@ import urllib.request
 ROUNDS = int(os.environ.get("WATCHPOST_BENCH_ROUNDS", "3"))
 THREADS = int(os.environ.get("WATCHPOST_BENCH_THREADS", str(len(os.sched_getaffinity(0)))))
 ONLY = os.environ.get("WATCHPOST_BENCH_ONLY", "speed,triage").split(",")
+PEER = os.environ.get("WATCHPOST_BENCH_PEER", "native")
 PROMPT, ANSWER, DEEP, BATCH, STEPS = 512, 128, 700, 8, 32
 
 
@@ -28,7 +32,7 @@ def main():
         sys.exit(__doc__)
     measure, models = sys.argv[1], sys.argv[2:]
     for model in models:
-        print(f"\n{os.path.basename(model)}, {os.path.getsize(model) / 1e6:.0f} MB, {THREADS} threads, best of {ROUNDS}")
+        print(f"\n{os.path.basename(model)}, {os.path.getsize(model) / 1e6:.0f} MB, {THREADS} threads, median of {ROUNDS}, load {load()}")
         if "speed" in ONLY:
             for isa, peer in peers():
                 speed(measure, model, isa, peer)
@@ -41,10 +45,10 @@ def peers():
     found = []
     if importable("xllamacpp"):
         found.append(("avx2", "xllamacpp"))
-    if importable("llama_cpp"):
+    if PEER == "native" and importable("llama_cpp"):
         found.append((None, "llama_cpp"))
     if not found:
-        sys.exit("neither xllamacpp nor llama-cpp-python is installed: run `scripts/setup peer`")
+        sys.exit("neither xllamacpp nor llama-cpp-python is installed: run `make bench-engine`")
     return found
 
 
@@ -59,14 +63,16 @@ def speed(measure, model, isa, peer):
         theirs.append(run([sys.executable, __file__, "--peer", peer, model]))
     print(f"  {ours[0]['kernels']} against {peer} ({theirs[0]['features']})")
     for name in ["prompt", "answer", "answer_at_700", "batch_of_8"]:
-        mine, other = (max(run[name] for run in runs) for runs in (ours, theirs))
-        spread = " ".join(f"{a[name] / b[name]:.2f}" for a, b in zip(ours, theirs))
-        print(f"    {name:14} {mine:8.1f} {other:8.1f} tokens/s   {mine / other:5.2f} times   (rounds: {spread})")
-    at_700 = max(run["answer_at_700"] for run in ours) / max(run["answer"] for run in ours)
-    together = max(run["batch_of_8"] for run in ours) / max(run["answer"] for run in ours)
-    load = min(run["load_seconds"] for run in ours)
-    print(f"    answers at context 700 keep {at_700:.0%}; 8 together {together:.2f} times one; load {load:.2f} s; "
-          f"peak {ours[0]['peak_mb']} MB, theirs {theirs[0]['peak_mb']} MB")
+        mine, other = (median([run[name] for run in runs]) for runs in (ours, theirs))
+        times = [a[name] / b[name] for a, b in zip(ours, theirs)]
+        rounds = " ".join(f"{ratio:.2f}" for ratio in times)
+        print(f"    {name:14} {mine:8.1f} {other:8.1f} tokens/s   {median(times):5.2f} times   (rounds: {rounds})")
+    at_700 = median([run["answer_at_700"] / run["answer"] for run in ours])
+    together = median([run["batch_of_8"] / run["answer"] for run in ours])
+    memory = median([run["share_of_memory"] or 0 for run in ours])
+    seconds = median([run["load_seconds"] for run in ours])
+    print(f"    answers at context 700 keep {at_700:.0%}, read memory at {memory:.0%} of its speed; 8 together {together:.2f} times one; "
+          f"load {seconds:.2f} s; peak {ours[0]['peak_mb']} MB, theirs {theirs[0]['peak_mb']} MB")
 
 
 def triage(measure, model):
@@ -76,11 +82,17 @@ def triage(measure, model):
     for _ in range(ROUNDS):
         ours.append(run([measure, "triage", model, str(THREADS)]))
         theirs.append(run([sys.executable, __file__, "--peer", "triage", model], prompts=prompts))
-    whole, verdict = (min(median(run[name]) for run in ours) for name in ("whole_seconds", "verdict_seconds"))
-    other = min(median(run["whole_seconds"]) for run in theirs)
+    whole, verdict = (median([median(run[name]) for run in ours]) for name in ("whole_seconds", "verdict_seconds"))
+    other = median([median(run["whole_seconds"]) for run in theirs])
     print(f"    tokens of prompts and answers: ours {ours[0]['prompt_and_answer_tokens']}, theirs {theirs[0]['prompt_and_answer_tokens']}")
-    print(f"    whole triage {whole:.2f}, theirs {other:.2f}: {other / whole:.1f} times as fast")
-    print(f"    verdict alone {verdict:.2f}: {other / verdict:.1f} times as fast")
+    for name, mine in [("whole", whole), ("verdict", verdict)]:
+        times = [median(b["whole_seconds"]) / median(a[f"{name}_seconds"]) for a, b in zip(ours, theirs)]
+        rounds = " ".join(f"{ratio:.1f}" for ratio in times)
+        print(f"    {name:8} {mine:6.3f}, theirs {other:.2f}: {median(times):.1f} times as fast   (rounds: {rounds})")
+
+
+def load():
+    return f"{os.getloadavg()[0]:.1f}"
 
 
 def run(command, isa=None, prompts=None):

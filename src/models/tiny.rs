@@ -1,6 +1,6 @@
-//! The smallest GGUF file that the engine takes for a model, for tests. It cannot answer: it has one tensor.
+//! A small GGUF file that looks like a model to the engine, for tests. It cannot answer: it has no tokenizer.
 
-/// A model of some 1 KB that calls itself `name`.
+/// A model of some 30 KB that calls itself `name`.
 pub(crate) fn gguf(name: &str) -> Vec<u8> {
     let mut bytes = b"GGUF".to_vec();
     bytes.extend(3u32.to_le_bytes());
@@ -13,7 +13,14 @@ pub(crate) fn gguf(name: &str) -> Vec<u8> {
         ("llama.block_count", 1),
         ("llama.attention.head_count", 1),
     ];
-    bytes.extend(1u64.to_le_bytes());
+    let square = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+    let mut tensors = vec![("token_embd.weight".to_owned(), vec![HIDDEN, VOCAB])];
+    tensors.extend(
+        ["output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"]
+            .map(|name| (format!("{name}.weight"), vec![HIDDEN])),
+    );
+    tensors.extend(square.map(|name| (format!("blk.0.{name}.weight"), vec![HIDDEN, HIDDEN])));
+    bytes.extend((tensors.len() as u64).to_le_bytes());
     bytes.extend(((texts.len() + numbers.len()) as u64).to_le_bytes());
     for (key, value) in texts {
         text(&mut bytes, key);
@@ -25,15 +32,18 @@ pub(crate) fn gguf(name: &str) -> Vec<u8> {
         bytes.extend(4u32.to_le_bytes());
         bytes.extend(value.to_le_bytes());
     }
-    text(&mut bytes, "token_embd.weight");
-    bytes.extend(2u32.to_le_bytes());
-    bytes.extend(u64::from(HIDDEN).to_le_bytes());
-    bytes.extend(VOCAB.to_le_bytes());
-    bytes.extend(0u32.to_le_bytes());
-    bytes.extend(0u64.to_le_bytes());
+    let mut offset = 0u64;
+    for (name, shape) in &tensors {
+        text(&mut bytes, name);
+        bytes.extend((shape.len() as u32).to_le_bytes());
+        shape.iter().for_each(|len| bytes.extend(u64::from(*len).to_le_bytes()));
+        // Floats of 32 bits.
+        bytes.extend(0u32.to_le_bytes());
+        bytes.extend(offset.to_le_bytes());
+        offset += 4 * u64::from(shape.iter().product::<u32>());
+    }
     bytes.resize(bytes.len().next_multiple_of(32), 0);
-    let weights = u64::from(HIDDEN) * VOCAB;
-    bytes.extend((0..weights).flat_map(|n| (n as f32).to_le_bytes()));
+    bytes.extend((0..offset / 4).flat_map(|n| (n as f32).to_le_bytes()));
     bytes
 }
 
@@ -43,4 +53,4 @@ fn text(bytes: &mut Vec<u8>, text: &str) {
 }
 
 const HIDDEN: u32 = 32;
-const VOCAB: u64 = 4;
+const VOCAB: u32 = 4;

@@ -116,7 +116,7 @@ fn run(template: &str, tokenizer: &Tokenizer, messages: Vec<Value>) -> Result<St
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
     let token = |id: Option<u32>| id.and_then(|id| tokenizer.control_text(id)).unwrap_or_default();
-    environment.render_str(
+    let text = environment.render_str(
         template,
         context! {
             messages,
@@ -125,7 +125,9 @@ fn run(template: &str, tokenizer: &Tokenizer, messages: Vec<Value>) -> Result<St
             bos_token => token(tokenizer.beginning),
             eos_token => token(Some(tokenizer.end)),
         },
-    )
+    )?;
+    // Each of its tokens is part of every prompt.
+    if text.len() > TEXT_BYTES { Err(too_long()) } else { Ok(text) }
 }
 
 fn cut(text: &str, tokenizer: &Tokenizer) -> (Vec<Piece>, Before) {
@@ -186,6 +188,10 @@ fn python_method(
     }
     let text = value.as_str().ok_or_else(unknown)?;
     let argument = |i: usize| args.get(i).and_then(Value::as_str);
+    // Fuel is charged for what a method gave, when it is there: what it may take is bounded before.
+    if std::iter::once(value).chain(args).filter_map(Value::as_str).any(|text| text.len() > TEXT_BYTES) {
+        return Err(too_long());
+    }
     let set: Vec<char> = argument(0).unwrap_or(" \t\r\n").chars().collect();
     Ok(match method {
         "strip" => Value::from(text.trim_matches(&set[..])),
@@ -201,17 +207,29 @@ fn python_method(
         },
         "replace" => {
             let (from, to) = argument(0).zip(argument(1)).ok_or_else(unknown)?;
+            if text.matches(from).count().saturating_mul(to.len()) > TEXT_BYTES {
+                return Err(too_long());
+            }
             Value::from(text.replace(from, to))
         }
         _ => return Err(unknown()),
     })
 }
 
+fn too_long() -> Error {
+    let what = format!("it makes texts of more than {} KiB", TEXT_BYTES >> 10);
+    Error::new(ErrorKind::InvalidOperation, what)
+}
+
 /// Private-use characters, which no template writes.
 const SYSTEM: &str = "\u{f8f0}system\u{f8f1}";
 const USER: &str = "\u{f8f0}user\u{f8f1}";
-/// Enough for the longest templates known (tools, reasoning) a hundred times over.
+/// Steps and, for 64 bytes that are made, one more. Enough for the longest templates known (tools, reasoning) a hundred times over;
+/// at most 64 MB.
 const FUEL: u64 = 1_000_000;
+/// Of a text that a method of a template sees or gives, and of all that a template writes around the messages. The longest
+/// templates known have 20 KiB themselves.
+const TEXT_BYTES: usize = 64 << 10;
 /// For models that have the control tokens and lost the template.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}{{ '<|im_start|>assistant\n' }}";
 const PLAIN: &str = "{% for message in messages %}{{ message.content + '\n\n' }}{% endfor %}";

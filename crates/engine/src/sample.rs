@@ -24,22 +24,32 @@ impl Sampler {
     /// The token to append among those `allowed`, of which there is one at least. `recent` are the words already
     /// said, which are made less likely.
     pub(crate) fn choose(&mut self, logits: &[f32], allowed: &SimpleVob, recent: &[u32]) -> Option<u32> {
-        let mut candidates = Vec::new();
+        let mut recent: Vec<u32> = if self.penalty > 1.0 { recent.to_vec() } else { Vec::new() };
+        recent.sort_unstable();
+        let mut recent = recent.into_iter().peekable();
+        let is_drawn = matches!(self.sampling, Sampling::Seeded { temperature, .. } if temperature > 0.0);
+        let (mut candidates, mut greatest) = (Vec::new(), None::<(f32, u32)>);
+        // In the order of their numbers, as `recent` is.
         allowed.iter_set_entries(|id| {
             if let Some(&logit) = logits.get(id) {
-                let repeats = self.penalty > 1.0 && recent.contains(&(id as u32));
-                let logit = match repeats {
+                let id = id as u32;
+                while recent.next_if(|said| *said < id).is_some() {}
+                let logit = match recent.peek() == Some(&id) {
                     true if logit > 0.0 => logit / self.penalty,
                     true => logit * self.penalty,
                     false => logit,
                 };
-                candidates.push((logit, id as u32));
+                if greatest.is_none_or(|(best, _)| logit > best) {
+                    greatest = Some((logit, id));
+                }
+                if is_drawn {
+                    candidates.push((logit, id));
+                }
             }
         });
-        let greatest =
-            candidates.iter().copied().reduce(|best, next| if next.0 > best.0 { next } else { best })?;
+        let greatest = greatest?;
         match self.sampling {
-            Sampling::Seeded { temperature, .. } if temperature > 0.0 => {
+            Sampling::Seeded { temperature, .. } if is_drawn => {
                 Some(self.draw(&candidates, greatest, temperature))
             }
             _ => Some(greatest.1),
@@ -95,6 +105,7 @@ mod tests {
         assert_eq!(sampler.choose(&[2.0, 2.1], &all(2), &[1]), Some(0));
         assert_eq!(sampler.choose(&[-2.1, -2.0], &all(2), &[1]), Some(0));
         assert_eq!(sampler.choose(&[1.0, 2.1], &all(2), &[1]), Some(1));
+        assert_eq!(sampler.choose(&[2.1, 2.0, 2.1, 0.0], &all(4), &[2, 3, 0, 2]), Some(1));
     }
 
     #[test]

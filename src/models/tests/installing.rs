@@ -42,6 +42,18 @@ fn a_file_that_is_no_model_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn a_model_without_one_of_its_tensors_is_refused_by_the_tensors_name() {
+    let place = Place::new();
+    let mut bytes = tiny::gguf("tiny");
+    let name = b"blk.0.attn_q";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    bytes[at + name.len() - 1] = b'x';
+    let error = import_here(&place, &place.write("a.gguf", &bytes), None).unwrap_err();
+    assert!(error.to_string().contains("no tensor `blk.0.attn_q.weight`"), "{error}");
+    assert!(names(&place.models()).is_empty());
+}
+
+#[test]
 fn a_file_that_claims_a_known_name_must_be_that_model() {
     let place = Place::new();
     let known = &known::all()[0];

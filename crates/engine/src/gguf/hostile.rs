@@ -14,8 +14,26 @@ fn open_bytes(bytes: &[u8]) -> Result<(), LoadError> {
     std::fs::write(&path, bytes).unwrap();
     let started = Instant::now();
     let options = Options { threads: 1, memory_limit_bytes: Some(1 << 30), ..Options::default() };
-    let result = Model::open(&Source::file(&path).unwrap(), &options).map(|_| ());
+    let source = Source::file(&path).unwrap();
+    let result = Model::open(&source, &options).map(|_| ());
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}: {result:?}", started.elapsed());
+    // A look finds all that is wrong with the weights, and nothing that is not.
+    let about_weights = |error: &LoadError| {
+        !matches!(
+            error,
+            LoadError::Tokenizer { .. }
+                | LoadError::ChatTemplate { .. }
+                | LoadError::Memory { .. }
+                | LoadError::BadKey { .. }
+                | LoadError::MissingKey { .. }
+        )
+    };
+    match (inspect(&source), &result) {
+        (Ok(_), Err(error)) => assert!(!about_weights(error), "a look does not find: {error}"),
+        (Err(look), Ok(())) => panic!("it opens, a look finds: {look}"),
+        (Err(look), Err(error)) if about_weights(error) => assert_eq!(look.to_string(), error.to_string()),
+        _ => {}
+    }
     result
 }
 
@@ -312,6 +330,26 @@ fn a_tokenizer_of_rubbish_is_an_error_or_harmless() {
         gguf.set("tokenizer.ggml.tokens", Entry::Texts(tokens));
         gguf.set("tokenizer.ggml.scores", Entry::Floats(vec![f32::NAN; count]));
         open(&gguf).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
+fn a_chat_template_that_would_take_any_amount_of_memory_is_refused() {
+    let doubled =
+        "{% set n = namespace(x='<>') %}{% for i in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}";
+    for template in [
+        format!("{doubled}{{{{ n.x }}}}"),
+        "{{ 'x' * 2000000000 }}".to_owned(),
+        "{{ ['x'] * 2000000000 }}".to_owned(),
+        "{% set x = 'x' * 1000000 %}{{ x.replace('x', x) }}".to_owned(),
+        "{% set x = 'x' * 30000 %}{{ x.replace('x', x) }}".to_owned(),
+        "{% set x = 'x' * 30000 %}{{ x.replace('', x) }}".to_owned(),
+        "{{ ('x' * 30000000).split('x') | length }}".to_owned(),
+        "{{ 'x' * 100000 }}{% for m in messages %}{{ m.content }}{% endfor %}".to_owned(),
+    ] {
+        let mut gguf = tiny::model("llama3").unwrap();
+        gguf.set("tokenizer.chat_template", Entry::Text(template.clone()));
+        expect(open(&gguf), "chat template", &template);
     }
 }
 

@@ -37,12 +37,13 @@ pub struct Info {
     pub licence: Option<String>,
 }
 
-/// Reads and checks the header, not the weights. Fails as [`crate::Model::open`] would, but for tensors that are missing or
-/// of a wrong shape, the tokenizer, the chat template and memory.
+/// Reads and checks the header, not the weights. Fails as [`crate::Model::open`] would, but for the tokenizer, the chat
+/// template and memory.
 pub fn inspect(source: &Source) -> Result<Info, LoadError> {
     let mapping = source.map()?;
     let header = Header::read(mapping.path(), &mapping)?;
     let shape = Shape::read(&header)?;
+    crate::network::check(&mapping, &header, &shape)?;
     Ok(info(&header, &shape, source))
 }
 

@@ -24,6 +24,7 @@ pub(crate) use pool::Pool;
 pub(crate) use sequence::{Sequence, part_bytes};
 
 use kernels::Kernels;
+use weights::{Look, Weights};
 
 use crate::error::LoadError;
 use crate::gguf::{Header, Shape};
@@ -56,6 +57,12 @@ pub(crate) struct Output {
     pub(crate) logits: Vec<f32>,
     /// `[row][hidden]`: after the last norm.
     pub(crate) hidden: Vec<f32>,
+}
+
+/// Whether every tensor is there that a model of this shape has, in its size and in a kind that can be read, and no other.
+/// Fails as [`Network::load`] would, but for memory.
+pub(crate) fn check(mapping: &Mapping, header: &Header<'_>, shape: &Shape) -> Result<(), LoadError> {
+    Weights::read(header, shape, shape.context, mapping, &Look).map(|_| ())
 }
 
 impl Network {

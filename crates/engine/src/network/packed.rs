@@ -139,20 +139,23 @@ impl Packed {
         memory: &Memory,
         pool: &Pool,
     ) -> Result<Self, LoadError> {
+        Self::check(header, name, tensor, (rows, columns))?;
+        Self::pack(tensor, rows, columns, memory, pool).map_err(|what| damaged(header, name, &what))
+    }
+
+    /// Fails as [`Packed::read`] would, but for memory.
+    pub(crate) fn check(
+        header: &Header<'_>,
+        name: &str,
+        tensor: &Tensor<'_>,
+        (rows, columns): (usize, usize),
+    ) -> Result<(), LoadError> {
         if tensor.shape != [rows, columns] || !columns.is_multiple_of(BLOCK) {
-            let (found, expected) = (tensor.shape.clone(), vec![rows, columns.next_multiple_of(BLOCK)]);
-            return Err(LoadError::Shape {
-                path: header.path().into(),
-                tensor: name.into(),
-                found,
-                expected,
-            });
+            let (path, tensor, found) = (header.path().into(), name.into(), tensor.shape.clone());
+            let expected = vec![rows, columns.next_multiple_of(BLOCK)];
+            return Err(LoadError::Shape { path, tensor, found, expected });
         }
-        Self::pack(tensor, rows, columns, memory, pool).map_err(|what| LoadError::Damaged {
-            path: header.path().into(),
-            at: 0,
-            what: format!("tensor `{name}`: {what}"),
-        })
+        check_blocks(tensor, columns).map_err(|what| damaged(header, name, &what))
     }
 
     fn pack(
@@ -162,10 +165,7 @@ impl Packed {
         memory: &Memory,
         pool: &Pool,
     ) -> Result<Self, String> {
-        if !columns.is_multiple_of(tensor.kind.block_len()) {
-            let (kind, len) = (tensor.kind.name(), tensor.kind.block_len());
-            return Err(format!("{columns} columns are not whole blocks of {kind}, which have {len}"));
-        }
+        check_blocks(tensor, columns)?;
         let source = Source { bytes: tensor.bytes, rows, columns, memory, pool };
         let store = match tensor.kind.dtype() {
             GgmlDType::Q4_0 => Store::Q4_0(source.integers(file::q4_0)?),
@@ -196,6 +196,18 @@ impl Packed {
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
         dispatch!(self.tile(row / TILE), integer_row, float_row, row % TILE, out);
     }
+}
+
+fn check_blocks(tensor: &Tensor<'_>, columns: usize) -> Result<(), String> {
+    let (kind, len) = (tensor.kind.name(), tensor.kind.block_len());
+    match columns.is_multiple_of(len) {
+        true => Ok(()),
+        false => Err(format!("{columns} columns are not whole blocks of {kind}, which have {len}")),
+    }
+}
+
+fn damaged(header: &Header<'_>, name: &str, what: &str) -> LoadError {
+    LoadError::Damaged { path: header.path().into(), at: 0, what: format!("tensor `{name}`: {what}") }
 }
 
 fn integer_row<Q: Quants, S: Scales, const N: usize>(
@@ -250,19 +262,19 @@ struct Source<'a> {
 impl Source<'_> {
     fn integers<Q: Narrow, S: FromFile, const N: usize>(
         &self,
-        read: file::Read,
+        read: impl Fn(&[u8], usize) -> [u8; BLOCK] + Sync,
     ) -> Result<Table<Integers<Q, S, N>>, String> {
         let mut out = self.table(N * BLOCK)?;
         self.pool.chunks(&mut out, self.columns / (N * BLOCK), |tile, out| {
-            file::integers(self.tile(tile), self.row_bytes(), read, out);
+            file::integers(self.tile(tile), self.row_bytes(), &read, out);
         });
         Ok(out)
     }
 
-    fn floats<F: Float>(&self, read: fn(&[u8]) -> F) -> Result<Table<Floats<F>>, String> {
+    fn floats<F: Float>(&self, read: impl Fn(&[u8]) -> F + Sync) -> Result<Table<Floats<F>>, String> {
         let mut out = self.table(BLOCK)?;
         self.pool.chunks(&mut out, self.columns / BLOCK, |tile, out| {
-            file::floats(self.tile(tile), self.row_bytes(), read, out);
+            file::floats(self.tile(tile), self.row_bytes(), &read, out);
         });
         Ok(out)
     }

@@ -145,11 +145,12 @@ impl Scored {
             let scores = &mut self.log_probabilities[branch.question];
             if let Some(number) = branch.candidate {
                 let next = &candidates[number][start + 1..=end];
-                scores[number] += rows.zip(next).map(|(row, id)| log_probability(row, *id)).sum::<f64>();
+                scores[number] += rows.zip(next).map(|(row, id)| Distribution::of(row).log(*id)).sum::<f64>();
             } else if end == branch.tokens.len() {
+                let distribution = Distribution::of(&output.logits);
                 for (number, tokens) in candidates.iter().enumerate() {
                     let Some((first, others)) = tokens.split_first() else { continue };
-                    scores[number] = log_probability(&output.logits, *first);
+                    scores[number] = distribution.log(*first);
                     if !others.is_empty() {
                         let tokens = tokens[..others.len()].to_vec();
                         let sequence = branch.sequence.branch(tokens.len());
@@ -197,8 +198,21 @@ impl Scored {
     }
 }
 
-fn log_probability(logits: &[f32], id: u32) -> f64 {
-    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - greatest).exp()).sum();
-    f64::from(logits[id as usize] - greatest) - sum.ln()
+/// Of the next token. What all tokens have in common takes longest, and is computed once.
+struct Distribution<'a> {
+    logits: &'a [f32],
+    greatest: f32,
+    log_sum: f64,
+}
+
+impl<'a> Distribution<'a> {
+    fn of(logits: &'a [f32]) -> Self {
+        let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|logit| f64::from(logit - greatest).exp()).sum();
+        Self { logits, greatest, log_sum: sum.ln() }
+    }
+
+    fn log(&self, id: u32) -> f64 {
+        f64::from(self.logits[id as usize] - self.greatest) - self.log_sum
+    }
 }

@@ -156,8 +156,13 @@ pub(crate) struct Bf16(pub(crate) u16);
 // SAFETY: bytes and numbers.
 unsafe impl Narrow for Four {
     fn narrow(bytes: &Bytes) -> Self {
-        let vectors = bytes.as_chunks::<64>().0;
-        Self(std::array::from_fn(|at| vectors[at / 64 * 2][at % 64] | vectors[at / 64 * 2 + 1][at % 64] << 4))
+        let mut planes = [0; _];
+        for (planes, pair) in planes.as_chunks_mut::<64>().0.iter_mut().zip(bytes.as_chunks::<128>().0) {
+            for i in 0..64 {
+                planes[i] = pair[i] & 15 | pair[64 + i] << 4;
+            }
+        }
+        Self(planes)
     }
 }
 
@@ -180,12 +185,13 @@ impl Quants for Four {
 // SAFETY: bytes and numbers.
 unsafe impl Narrow for Five {
     fn narrow(bytes: &Bytes) -> Self {
-        let bit = |v: usize, i: usize| bytes[v * 64 + i] >> 4 & 1;
-        let eight = |v: usize, at: usize| (0..8).fold(0, |bits, i| bits | bit(v, at * 8 + i) << i);
-        Self {
-            low: Four::narrow(&bytes.map(|byte| byte & 15)),
-            fifth: std::array::from_fn(|v| std::array::from_fn(|at| eight(v, at))),
+        let mut fifth = [[0; 8]; 8];
+        for (fifth, eight) in fifth.as_flattened_mut().iter_mut().zip(bytes.as_chunks::<8>().0) {
+            // A multiplication gathers the fifth bits of eight bytes in the highest.
+            let bits = u64::from_le_bytes(*eight) >> 4 & 0x0101_0101_0101_0101;
+            *fifth = (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8;
         }
+        Self { low: Four::narrow(bytes), fifth }
     }
 }
 
@@ -209,12 +215,14 @@ impl Quants for Five {
 // SAFETY: bytes and numbers.
 unsafe impl Narrow for Six {
     fn narrow(bytes: &Bytes) -> Self {
-        let high = |v: usize, i: usize| bytes[v * 64 + i] >> 4;
-        let four = |at: usize, i: usize| (0..4).fold(0, |bits, v| bits | high(4 * at + v, i) << (2 * v));
-        Self {
-            low: Four::narrow(&bytes.map(|byte| byte & 15)),
-            high: std::array::from_fn(|at| std::array::from_fn(|i| four(at, i))),
+        let mut high = [[0; 64]; 2];
+        for (high, vectors) in high.iter_mut().zip(bytes.as_chunks::<256>().0) {
+            for i in 0..64 {
+                let bits = |v: usize| vectors[64 * v + i] >> 4;
+                high[i] = bits(0) | bits(1) << 2 | bits(2) << 4 | bits(3) << 6;
+            }
         }
+        Self { low: Four::narrow(bytes), high }
     }
 }
 
