@@ -3,6 +3,7 @@
 mod cells;
 mod kept;
 mod statement;
+mod storage;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -18,10 +19,12 @@ use serde_json::{Map, Value, json};
 
 use self::store::Store;
 use self::threads::Threads;
-use super::{Datasource, Limits, QueryError, Rows};
+use super::{Datasource, Limits, QueryError, Rows, SettingsError};
 use crate::clock::Window;
 use crate::config::yaml::Node;
-use crate::config::{FromYaml, Reader, section, units};
+use crate::config::{FromYaml, Reader, Secret, section, units};
+
+pub use self::storage::Kind as StorageKind;
 
 section! {
     /// DuckDB inside this process: SQL over a database file, or over JSON, CSV and Parquet files.
@@ -50,16 +53,40 @@ section! {
         /// Memory for all queries together, e.g. `512MB`. A query that needs more fails; nothing is spilled to disk.
         #[read(memory_limit)]
         pub memory_limit: String = "1GB",
-    }
-    refused {
-        "s3_key", "s3_secret", "s3_host", "s3_region", "s3_type", "r2_account", "ssl", "verify"
-        => "belongs to object storage, which is not built yet: remove it and read local files"
+        /// The access key of object storage. With it, rules and `init` read `s3://`, `gcs://` and `r2://` addresses,
+        /// e.g. `FROM read_parquet('s3://logs/auth/*.parquet')`.
+        ///
+        /// That takes DuckDB's extension `httpfs`, which must lie on this machine already
+        /// (`~/.duckdb/extensions/VERSION/PLATFORM/httpfs.duckdb_extension`): nothing is fetched.
+        pub s3_key: Option<Secret>,
+        /// The secret that belongs to `s3_key`, e.g. `{env: S3_SECRET}`.
+        pub s3_secret: Option<Secret>,
+        /// Where the storage answers, e.g. `minio.example:9000`; without it, where the provider's own does
+        /// (`s3.amazonaws.com`).
+        pub s3_host: Option<String>,
+        /// The region, e.g. `eu-central-1`.
+        pub s3_region: String = "us-east-1",
+        /// Whose storage it is: `s3` (Amazon, and all that speak like it), `gcs` (Google) or `r2` (Cloudflare).
+        pub s3_type: StorageKind = "s3",
+        /// The account at Cloudflare, for `s3_type: r2`.
+        pub r2_account: String = "",
+        /// Whether TLS is used to object storage.
+        pub ssl: bool = "true",
+        /// Whether the certificate of object storage is verified.
+        pub verify: bool = "true",
     }
 }
 
 impl Default for Config {
     fn default() -> Self {
         crate::config::defaults()
+    }
+}
+
+impl Config {
+    /// Fails where settings cannot work together.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        storage::check(self)
     }
 }
 
@@ -80,6 +107,12 @@ impl DuckDb {
         let settings = Map::from_iter([
             ("type".to_owned(), json!("duckdb")),
             ("database".to_owned(), json!(config.database)),
+            ("s3_host".to_owned(), json!(config.s3_host.as_deref().unwrap_or("s3.amazonaws.com"))),
+            ("s3_region".to_owned(), json!(config.s3_region)),
+            ("s3_type".to_owned(), config.s3_type.to_json()),
+            ("r2_account".to_owned(), json!(config.r2_account)),
+            ("ssl".to_owned(), json!(config.ssl)),
+            ("verify".to_owned(), json!(config.verify)),
         ]);
         Self { store: Arc::new(Store::new(config, base)), threads: Threads::default(), settings }
     }

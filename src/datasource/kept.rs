@@ -17,6 +17,7 @@ pub(super) struct Kept {
     cut_cells: usize,
     /// What ended the keeping.
     full: Option<&'static str>,
+    notes: Vec<String>,
 }
 
 /// A row within its bytes.
@@ -29,7 +30,28 @@ pub(super) struct Fitted {
 
 impl Kept {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { limits: *limits, rows: Vec::new(), count: 0, bytes: 2, cut_cells: 0, full: None }
+        Self {
+            limits: *limits,
+            rows: Vec::new(),
+            count: 0,
+            bytes: 2,
+            cut_cells: 0,
+            full: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Rows so far.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Says in [`Rows::cut`] what else is missing, e.g. that the store itself stopped counting.
+    pub(super) fn note(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        if !self.notes.contains(&what) {
+            self.notes.push(what);
+        }
     }
 
     /// Whether rows are only counted from here on.
@@ -60,6 +82,27 @@ impl Kept {
             }
             Some(fitted)
         });
+    }
+
+    /// Counts a row, and keeps it, as it is where it fits.
+    pub(super) fn take(&mut self, row: Map<String, Value>) {
+        if !self.is_full() && self.rows.len() < self.limits.rows {
+            let frame = frame(row.keys().map(String::as_str));
+            let mut bytes = frame;
+            let each = self.limits.bytes / 4;
+            let fits = row.values().all(|value| {
+                let len = Room::len(value);
+                bytes += len;
+                len <= each
+            });
+            if fits && self.bytes + bytes <= self.limits.bytes {
+                self.count += 1;
+                self.bytes += bytes;
+                self.rows.push(row);
+                return;
+            }
+        }
+        self.push(&row);
     }
 
     /// Counts a row of `cells` cells whose names take `frame` bytes, and keeps what `fit` makes of it. `fit` is given
@@ -102,6 +145,7 @@ impl Kept {
             1 => cut.push("cut 1 long value".to_owned()),
             n => cut.push(format!("cut {n} long values")),
         }
+        cut.extend(self.notes);
         Rows { count: self.count, rows: self.rows, cut: (!cut.is_empty()).then(|| cut.join("; ")) }
     }
 }
@@ -158,13 +202,27 @@ mod tests {
     #[test]
     fn bytes_are_a_limit_too_and_the_first_row_shows_something_all_the_same() {
         let mut kept = Kept::new(&limits(100, 2_000));
-        let wide = row(json!({"a": "x".repeat(5_000), "b": "y".repeat(5_000), "c": 1}));
+        let wide = row(json!({"a": "x".repeat(5_000), "b": "y".repeat(5_000), "c": "z".repeat(5_000)}));
         kept.push(&wide);
         kept.push(&wide);
         let rows = kept.into_rows();
         assert_eq!((rows.count, rows.rows.len()), (2, 1));
         assert!(Value::from(rows.rows[0].clone()).to_string().len() <= 2_000);
-        assert_eq!(rows.cut.unwrap(), "kept 1 of 2 rows (max_bytes); cut 2 long values");
+        assert_eq!(rows.cut.unwrap(), "kept 1 of 2 rows (max_bytes); cut 3 long values");
+    }
+
+    #[test]
+    fn a_row_that_is_taken_is_kept_like_one_that_is_pushed() {
+        let rows =
+            [json!({"a": "x".repeat(5_000), "b": [1, {"c": null}]}), json!({"a": "y"}), json!({"a": 1.5})];
+        for limit in [200, 2_000, 20_000] {
+            let (mut pushed, mut taken) = (Kept::new(&limits(2, limit)), Kept::new(&limits(2, limit)));
+            for value in &rows {
+                pushed.push(&row(value.clone()));
+                taken.take(row(value.clone()));
+            }
+            assert_eq!(pushed.into_rows(), taken.into_rows(), "{limit}");
+        }
     }
 
     #[test]

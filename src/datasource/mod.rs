@@ -2,10 +2,22 @@
 //!
 //! A kind is one file: its `Config` (whose doc comments are the operator's reference) and its [`Datasource`].
 
+pub mod clickhouse;
+pub mod databricks;
 pub mod duckdb;
+pub mod loki;
+pub mod opensearch_ppl;
+pub mod postgresql;
+pub mod victorialogs;
 
+mod cancel;
+pub mod elasticsearch;
+mod feed;
+mod json;
 mod kept;
+pub mod opensearch;
 mod room;
+mod search;
 mod web;
 
 use std::path::Path;
@@ -21,13 +33,18 @@ use crate::config::kinds;
 kinds! {
     /// Where queries run.
     pub enum Config: "datasource" {
+        Clickhouse(clickhouse::Config) = "clickhouse",
+        Databricks(databricks::Config) = "databricks",
         Duckdb(duckdb::Config) = "duckdb",
+        Elasticsearch(elasticsearch::Config) = "elasticsearch",
+        Loki(loki::Config) = "loki",
+        Opensearch(opensearch::Config) = "opensearch",
+        OpensearchPpl(opensearch_ppl::Config) = "opensearch-ppl",
+        Postgresql(postgresql::Config) = "postgresql",
+        Victorialogs(victorialogs::Config) = "victorialogs",
     }
-    default "duckdb"
-    planned {
-        "clickhouse", "databricks", "elasticsearch", "loki", "opensearch", "opensearch-ppl", "postgresql",
-        "victorialogs",
-    }
+    default "clickhouse"
+    planned {}
 }
 
 impl Config {
@@ -35,7 +52,18 @@ impl Config {
     /// the settings cannot work, e.g. a `ca` that cannot be read.
     pub fn build(&self, dir: &Path) -> Result<Arc<dyn Datasource>, SettingsError> {
         Ok(match self {
-            Self::Duckdb(config) => Arc::new(duckdb::DuckDb::new(config.clone(), dir)),
+            Self::Clickhouse(config) => Arc::new(clickhouse::ClickHouse::new(config)?),
+            Self::Databricks(config) => Arc::new(databricks::Databricks::new(config.clone())?),
+            Self::Duckdb(config) => {
+                config.check()?;
+                Arc::new(duckdb::DuckDb::new(config.clone(), dir))
+            }
+            Self::Elasticsearch(config) => Arc::new(elasticsearch::Elasticsearch::new(config.clone())?),
+            Self::Loki(config) => Arc::new(loki::Loki::new(config.clone())?),
+            Self::Opensearch(config) => Arc::new(opensearch::Opensearch::new(config.clone())?),
+            Self::OpensearchPpl(config) => Arc::new(opensearch_ppl::OpensearchPpl::new(config.clone())?),
+            Self::Postgresql(config) => Arc::new(postgresql::PostgreSql::new(config)?),
+            Self::Victorialogs(config) => Arc::new(victorialogs::VictoriaLogs::new(config.clone())?),
         })
     }
 }
@@ -55,6 +83,10 @@ pub trait Datasource: Send + Sync {
 
     /// The non-secret settings, as rule templates see them (`{{ datasource.database }}`), `type` included.
     fn settings(&self) -> &Map<String, Value>;
+
+    /// Returns when queries that were dropped are cancelled in the store, some seconds later at most. For kinds where
+    /// that takes a message: called once, before the process ends.
+    async fn close(&self) {}
 }
 
 /// Settings that cannot work, in words: which, why, and what to write.

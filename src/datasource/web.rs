@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::{QueryError, SettingsError, bounded};
@@ -90,7 +90,8 @@ impl Server {
             return Ok(Body { reply, limit: request.timeout, buffer: BytesMut::new(), is_ended: false });
         }
         let body = reply.beginning(MAX_ERROR_BYTES).await;
-        Err(refusal(status, &body, reply.header("location"), words, request.timeout))
+        let said = words(&body).unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
+        Err(refusal(status, &redacted(request, said), reply.header("location"), request.timeout))
     }
 
     /// Sends `request`, and gives the whole body of a good answer to `read`, on a thread where that may take its time.
@@ -116,9 +117,14 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// A header of the answer, where it is text; the name in lower case.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.reply.header(name)
+    /// The next piece as it came, `None` at the end; for a reader that takes nothing but pieces.
+    pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, QueryError> {
+        let piece = self.reply.chunk().await.map_err(|error| match error {
+            HttpError::TimedOut { .. } => QueryError::TimedOut { limit: self.limit },
+            error => QueryError::Unreadable(format!("it broke off: {error}")),
+        })?;
+        self.is_ended = piece.is_none();
+        Ok(piece)
     }
 
     /// All of it, [`MAX_BODY_BYTES`] at most.
@@ -166,13 +172,8 @@ impl Body {
     }
 
     async fn fill(&mut self) -> Result<bool, QueryError> {
-        let chunk = self.reply.chunk().await.map_err(|error| match error {
-            HttpError::TimedOut { .. } => QueryError::TimedOut { limit: self.limit },
-            error => QueryError::Unreadable(format!("it broke off: {error}")),
-        })?;
-        self.is_ended = chunk.is_none();
-        if let Some(chunk) = chunk {
-            self.buffer.extend_from_slice(&chunk);
+        if let Some(piece) = self.piece().await? {
+            self.buffer.extend_from_slice(&piece);
         }
         Ok(!self.is_ended)
     }
@@ -193,7 +194,17 @@ impl Deadline {
     /// What is left of it; fails where nothing is.
     pub(super) fn left(&self) -> Result<Duration, QueryError> {
         let left = self.at.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(QueryError::TimedOut { limit: self.limit }) } else { Ok(left) }
+        if left.is_zero() { Err(self.is_up()) } else { Ok(left) }
+    }
+
+    /// `error` as the query's: where one request's time was up, so was the query's.
+    pub(super) fn said(&self, error: QueryError) -> QueryError {
+        if matches!(error, QueryError::TimedOut { .. }) { self.is_up() } else { error }
+    }
+
+    /// What is said when nothing is left.
+    pub(super) fn is_up(&self) -> QueryError {
+        QueryError::TimedOut { limit: self.limit }
     }
 }
 
@@ -202,6 +213,33 @@ pub(super) fn basic(username: Option<&str>, password: Option<&Secret>) -> Option
     let username = username.filter(|name| !name.is_empty())?;
     let pair = format!("{username}:{}", password.map_or("", Secret::reveal));
     Some(("authorization".into(), Secret::new(format!("Basic {}", STANDARD.encode(pair)))))
+}
+
+/// `text` as one segment of a path. Escapes that it has already stay, e.g. `%3Clogs-%7Bnow%2Fd%7D%3E`.
+pub(super) fn segment(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for (at, byte) in text.bytes().enumerate() {
+        let is_escape =
+            || text.as_bytes().get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+        match byte {
+            b'a'..=b'z'
+            | b'A'..=b'Z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'_'
+            | b'.'
+            | b'~'
+            | b'*'
+            | b','
+            | b':'
+            | b'+' => {
+                segment.push(char::from(byte));
+            }
+            b'%' if is_escape() => segment.push('%'),
+            byte => segment.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    segment
 }
 
 /// `url` with `path` and `query` behind it.
@@ -215,6 +253,27 @@ fn below(url: &Url, path: &str, query: &[(&str, &str)]) -> Option<Url> {
     parsed.as_str().parse().ok()
 }
 
+/// What an answer says without the secrets of its request: servers and proxies like to repeat what they were sent.
+fn redacted(request: &Request, said: String) -> String {
+    let values =
+        request.headers.iter().filter(|(name, _)| name != "content-type").map(|(_, value)| value.reveal());
+    values.flat_map(secrets_of).fold(said, |said, secret| said.replace(&secret, "***"))
+}
+
+/// What of a header's value is secret: behind the scheme (`Basic`, `ApiKey`) all, and the password in a basic login.
+fn secrets_of(value: &str) -> Vec<String> {
+    let words: Vec<&str> = value.split_whitespace().collect();
+    let mut secrets: Vec<String> =
+        words[usize::from(words.len() > 1)..].iter().map(|word| (*word).to_owned()).collect();
+    if let Some(pair) = value.strip_prefix("Basic ").and_then(|encoded| STANDARD.decode(encoded).ok()) {
+        secrets
+            .extend(String::from_utf8_lossy(&pair).split_once(':').map(|(_, password)| password.to_owned()));
+    }
+    // A shorter one stands in innocent text too.
+    secrets.retain(|secret| secret.len() >= 4);
+    secrets
+}
+
 fn unanswered(error: HttpError, limit: Duration) -> QueryError {
     match error {
         HttpError::TimedOut { .. } => QueryError::TimedOut { limit },
@@ -223,9 +282,8 @@ fn unanswered(error: HttpError, limit: Duration) -> QueryError {
 }
 
 /// What an answer that is not 2xx says.
-fn refusal(status: u16, body: &[u8], location: Option<&str>, words: Words, limit: Duration) -> QueryError {
-    let said = words(body).unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    let message = match bounded(&said) {
+fn refusal(status: u16, said: &str, location: Option<&str>, limit: Duration) -> QueryError {
+    let message = match bounded(said) {
         said if said.is_empty() => format!("HTTP {status}"),
         said => format!("HTTP {status}: {said}"),
     };
@@ -266,9 +324,16 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_of_a_path_has_no_meaning_but_its_text() {
+        assert_eq!(segment("logs-*,other:a_b"), "logs-*,other:a_b");
+        assert_eq!(segment("<logs-{now/d}>"), "%3Clogs-%7Bnow%2Fd%7D%3E");
+        assert_eq!(segment("%3Clogs%3E?x=100%"), "%3Clogs%3E%3Fx%3D100%25");
+    }
+
+    #[test]
     fn each_class_of_answer_is_told_apart() {
         let limit = Duration::from_secs(5);
-        let of = |status| refusal(status, b" no ", Some("https://b.example/"), |_| None, limit);
+        let of = |status| refusal(status, " no ", Some("https://b.example/"), limit);
         assert!(matches!(of(400), QueryError::Refused(text) if text == "HTTP 400: no"));
         assert!(matches!(of(404), QueryError::Refused(_)));
         assert!(matches!(of(401), QueryError::Denied(text) if text == "HTTP 401: no"));
@@ -277,8 +342,21 @@ mod tests {
         assert!(matches!(of(500), QueryError::Unavailable(_)));
         assert!(matches!(of(504), QueryError::TimedOut { .. }));
         assert!(matches!(of(302), QueryError::Unavailable(text) if text.contains("`https://b.example/`")));
-        let said = refusal(400, b"{}", None, |_| Some("parse error".into()), limit);
-        assert!(matches!(said, QueryError::Refused(text) if text == "HTTP 400: parse error"));
+        assert!(matches!(refusal(404, "", None, limit), QueryError::Refused(text) if text == "HTTP 404"));
+    }
+
+    #[test]
+    fn an_answer_that_repeats_a_login_is_told_without_it() {
+        let mut request = Request {
+            method: "GET",
+            to: Destination { url: "http://a.example/".parse().unwrap(), verify: true, ca: None },
+            headers: vec![basic(Some("ana"), Some(&Secret::new("hunter2"))).unwrap()],
+            body: Vec::new(),
+            timeout: Duration::from_secs(1),
+        };
+        request.headers.push(("content-type".into(), Secret::new("application/json")));
+        let said = "no Basic YW5hOmh1bnRlcjI= here: ana, hunter2 (application/json)".to_owned();
+        assert_eq!(redacted(&request, said), "no Basic *** here: ana, *** (application/json)");
     }
 
     #[test]

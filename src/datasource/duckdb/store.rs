@@ -9,7 +9,7 @@ use ::duckdb::{Config as Flags, Connection};
 
 use super::kept::Batches;
 use super::statement::Checks;
-use super::{Config, Running};
+use super::{Config, Running, storage};
 use crate::datasource::{Limits, QueryError, Rows, bounded};
 
 /// Opens on demand, and again when the file was replaced.
@@ -110,6 +110,7 @@ impl Store {
         })()
         .map_err(|error: ::duckdb::Error| unavailable(&error))?;
         let database = Database { root, search_path, stamp, idle: Vec::new() };
+        storage::open(&database.root, &self.config)?;
         let init = database.session().map_err(|error| unavailable(&error))?;
         if let Some(sql) = &self.config.init {
             init.execute_batch(sql)
@@ -209,7 +210,7 @@ fn text(error: &::duckdb::Error) -> String {
     bounded(&error.to_string())
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

@@ -354,5 +354,26 @@ async fn a_database_that_was_replaced_is_opened_again() {
 #[test]
 fn settings_tell_the_database_and_not_the_init() {
     let source = memory("CREATE SECRET s (TYPE s3, SECRET 'hunter2')");
-    assert_eq!(Value::Object(source.settings().clone()), json!({"type": "duckdb", "database": ":memory:"}));
+    let told = json!({
+        "type": "duckdb", "database": ":memory:", "s3_host": "s3.amazonaws.com", "s3_region": "us-east-1",
+        "s3_type": "s3", "r2_account": "", "ssl": true, "verify": true,
+    });
+    assert_eq!(Value::Object(source.settings().clone()), told);
+}
+
+#[tokio::test]
+async fn object_storage_without_its_extension_says_what_to_install_where_and_not_the_key() {
+    let config = Config {
+        s3_key: Some(Secret::new("AKIAHUNTER")),
+        s3_secret: Some(Secret::new("hunter2")),
+        ..Config::default()
+    };
+    assert!(!format!("{config:?} {}", config.to_json()).to_lowercase().contains("hunter"));
+    let source = duckdb(config, Path::new("/"));
+    let answer = rows(&source, "SELECT 1").await;
+    let Err(QueryError::Unavailable(text)) = answer else { panic!("{answer:?}") };
+    assert!(text.starts_with("`s3_key` needs DuckDB's extension `httpfs`, and `/"), "{text}");
+    assert!(text.contains("/httpfs.duckdb_extension` is not there: put the one of DuckDB v1."), "{text}");
+    assert!(!text.to_lowercase().contains("hunter"), "{text}");
+    assert!(!Value::Object(source.settings().clone()).to_string().to_lowercase().contains("hunter"));
 }

@@ -1,0 +1,142 @@
+//! Rows a second from a store into an alert's data, beside what Python's clients reach on the same machine and data.
+//!
+//! `make bench-rows` starts the servers and runs this. Each measurement has a process of its own, whose growth of peak
+//! memory is told.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use watchpost::clock::Window;
+use watchpost::config::{FromYaml as _, Reader};
+use watchpost::datasource::{Config, Limits};
+
+fn main() -> anyhow::Result<()> {
+    if let Ok(kind) = std::env::var("WATCHPOST_BENCH_CHILD") {
+        return child(&kind);
+    }
+    let (Ok(services), Ok(python)) =
+        (std::env::var("WATCHPOST_SERVICES"), std::env::var("WATCHPOST_BENCH_PYTHON"))
+    else {
+        println!("not measured: `make bench-rows` starts what this needs");
+        return Ok(());
+    };
+    let told = std::fs::read_to_string(services)?;
+    let place = |name: &str| {
+        told.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("bench.duckdb").to_string_lossy().into_owned();
+    let peer = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/rows/peer.py");
+    let (clickhouse, postgresql) = (place("CLICKHOUSE"), place("POSTGRESQL"));
+    output(Command::new(&python).args([peer, "prepare", &clickhouse, &postgresql, &file]))?;
+
+    println!("| {ROWS} rows | Python | kept 1,000 | | kept all | |");
+    println!("|---|---|---|---|---|---|");
+    for (kind, place, settings) in [
+        ("clickhouse", &clickhouse, format!("{{type: clickhouse, url: '{clickhouse}', password: secret}}")),
+        ("postgresql", &postgresql, of_postgresql(&postgresql)),
+        ("duckdb", &file, format!("{{type: duckdb, database: '{file}'}}")),
+    ] {
+        let python = Measured::of(&output(Command::new(&python).args([peer, kind, place]))?)?;
+        let ours = |rows: usize| {
+            let executable = std::env::current_exe()?;
+            let mut command = Command::new(executable);
+            command.env("WATCHPOST_BENCH_CHILD", &settings).env("WATCHPOST_BENCH_KEPT", rows.to_string());
+            Measured::of(&output(&mut command)?)
+        };
+        let (few, all) = (ours(1_000)?, ours(ROWS)?);
+        println!(
+            "| {kind} | {} | {} | {} | {} | {} |",
+            python.told(),
+            few.told(),
+            few.beside(&python),
+            all.told(),
+            all.beside(&python)
+        );
+    }
+    Ok(())
+}
+
+/// The median of some runs, and by how much the peak of memory grew.
+struct Measured {
+    seconds: f64,
+    peak: f64,
+}
+
+impl Measured {
+    fn of(text: &str) -> anyhow::Result<Self> {
+        let told: Value = serde_json::from_str(text)?;
+        anyhow::ensure!(told["rows"] == ROWS, "not all rows: {told}");
+        let mut seconds: Vec<f64> =
+            told["seconds"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        seconds.sort_by(f64::total_cmp);
+        Ok(Self { seconds: seconds[seconds.len() / 2], peak: told["peak"].as_f64().unwrap_or_default() })
+    }
+
+    fn told(&self) -> String {
+        format!("{:.0} rows/s, {:.1} MB", ROWS as f64 / self.seconds, self.peak / 1e6)
+    }
+
+    fn beside(&self, python: &Self) -> String {
+        let memory = self.peak / python.peak;
+        format!("{:.1} times as many, {:.1} % of the memory", python.seconds / self.seconds, 100.0 * memory)
+    }
+}
+
+fn of_postgresql(place: &str) -> String {
+    let (host, port) = place.split_once(':').unwrap_or_default();
+    format!(
+        "{{type: postgresql, host: {host}, port: {port}, database: logs, username: watch, password: s3cret watch}}"
+    )
+}
+
+/// One measurement in a process of its own.
+fn child(settings: &str) -> anyhow::Result<()> {
+    let dir = Path::new(".");
+    let mut reader = Reader::new("bench", settings, dir, None);
+    let node = reader.parse().ok_or_else(|| anyhow::anyhow!("no settings"))?;
+    let config = Config::from_yaml(&node, &mut reader).ok_or_else(|| anyhow::anyhow!("wrong settings"))?;
+    let source = config.build(dir)?;
+    let rows = std::env::var("WATCHPOST_BENCH_KEPT")?.parse()?;
+    let limits = Limits { time: Duration::from_secs(120), rows, bytes: 1 << 30 };
+    let window =
+        Window::from_seconds(1_767_225_600, 1_767_225_610).ok_or_else(|| anyhow::anyhow!("no window"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        source.query("SELECT 1", window, &limits).await?;
+        let before = peak()?;
+        let mut seconds = Vec::new();
+        let mut count = 0;
+        for _ in 0..TIMES {
+            let began = Instant::now();
+            let found = source.query("SELECT * FROM bench_rows", window, &limits).await?;
+            seconds.push(began.elapsed().as_secs_f64());
+            count = found.count;
+            anyhow::ensure!(found.rows.len() == rows, "kept {} rows", found.rows.len());
+        }
+        println!("{}", json!({"rows": count, "seconds": seconds, "peak": peak()? - before}));
+        Ok(())
+    })
+}
+
+fn output(command: &mut Command) -> anyhow::Result<String> {
+    let done = command.output()?;
+    anyhow::ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// The most memory that this process has held, in bytes.
+fn peak() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kilobytes.ok_or_else(|| anyhow::anyhow!("no VmHWM"))? * 1024)
+}
+
+const ROWS: usize = 1_000_000;
+const TIMES: usize = 3;
