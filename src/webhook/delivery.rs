@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::attempt::{self, Meaning};
-use super::{Message, Outgoing, Webhook};
+use super::{MAX_PREPARATIONS, MAX_READ_BYTES, Message, Outgoing, Webhook};
 use crate::clock::{Clock, Timestamp};
 use crate::http::{Answer, Http, HttpError, Request};
+use crate::mail::Mail;
 use crate::store::outbox::{self, Claim, Content, Ended, Kind, Outcome, Slots};
 use crate::store::{Store, StoreError};
 use crate::text;
@@ -222,6 +223,7 @@ impl Delivery {
             task::spawn_blocking(move || compose(composing.as_ref(), &content, is_update, &key)).await;
         match composed {
             Ok(Ok(Outgoing::Http(request))) => self.post(claim, webhook.as_ref(), &request).await,
+            Ok(Ok(Outgoing::Mail(mail))) => self.mail(claim, webhook.as_ref(), &mail).await,
             Ok(Ok(Outgoing::Stdout(text))) => self.write(claim, text).await,
             Ok(Err(reason)) => dead(None, reason),
             Err(panic) => dead(None, format!("the message cannot be composed: {panic}")),
@@ -233,12 +235,12 @@ impl Delivery {
         for _ in 0..MAX_PREPARATIONS {
             let Some(request) = webhook.preparation() else { return Ok(()) };
             let answer = self.send(claim, &request).await?;
-            let words = String::from_utf8_lossy(&answer.body);
             match Meaning::of_status(answer.status) {
                 Meaning::Delivered => webhook
                     .prepared(&answer)
                     .map_err(|reason| self.later(claim, Some(answer.status), None, reason))?,
-                meaning => return Err(self.undelivered(claim, &answer, meaning, &words)),
+                _ if webhook.forgoes(&request, &answer) => {}
+                meaning => return Err(self.undelivered(claim, Some(&request), &answer, meaning)),
             }
         }
         Err(self.later(claim, None, None, "the destination's answers lead to no message".into()))
@@ -249,15 +251,34 @@ impl Delivery {
             Ok(answer) => answer,
             Err(ended) => return ended,
         };
-        let words = String::from_utf8_lossy(&answer.body);
         match webhook.judge(&answer) {
             Meaning::Delivered => Ended {
                 outcome: Outcome::Done,
                 status: Some(answer.status),
-                answer: bounded(&words),
+                answer: bounded(&words(Some(request), &answer)),
                 receipt: webhook.receipt(&answer),
             },
-            meaning => self.undelivered(claim, &answer, meaning, &words),
+            meaning => self.undelivered(claim, Some(request), &answer, meaning),
+        }
+    }
+
+    async fn mail(&self, claim: &Claim, webhook: &dyn Webhook, mail: &Mail) -> Ended {
+        let Some(relay) = webhook.relay() else {
+            return dead(None, "the webhook has no mail server".into());
+        };
+        let answer = match relay.send(mail).await {
+            Ok(answer) => answer,
+            Err(error) => return self.later(claim, None, None, error.to_string()),
+        };
+        match webhook.judge(&answer) {
+            Meaning::Delivered => Ended {
+                outcome: Outcome::Done,
+                status: Some(answer.status),
+                answer: bounded(&words(None, &answer)),
+                // By this an answer finds it.
+                receipt: Some(mail.id.clone()),
+            },
+            meaning => self.undelivered(claim, None, &answer, meaning),
         }
     }
 
@@ -270,8 +291,15 @@ impl Delivery {
         })
     }
 
-    fn undelivered(&self, claim: &Claim, answer: &Answer, meaning: Meaning, words: &str) -> Ended {
-        let status = answer.status;
+    /// `request` is what was answered, where that was HTTP.
+    fn undelivered(
+        &self,
+        claim: &Claim,
+        request: Option<&Request>,
+        answer: &Answer,
+        meaning: Meaning,
+    ) -> Ended {
+        let (status, words) = (answer.status, words(request, answer));
         match meaning {
             Meaning::Later { after } => {
                 let header = answer.retry_after.as_deref();
@@ -280,6 +308,8 @@ impl Delivery {
             }
             _ if (300..400).contains(&status) => {
                 let location = answer.location.as_deref().unwrap_or_default();
+                let location =
+                    request.map_or_else(|| location.to_owned(), |request| request.redact(location));
                 let leads = "redirects are not followed: set `url` to where it leads";
                 dead(Some(status), format!("{status}: {leads}: `{location}`"))
             }
@@ -352,6 +382,12 @@ fn dead(status: Option<u16>, answer: String) -> Ended {
     Ended { outcome: Outcome::Dead, status, answer: bounded(&answer), receipt: None }
 }
 
+/// What an answer says, without the secrets of its request; a mail server never sees one in what it answers.
+fn words(request: Option<&Request>, answer: &Answer) -> String {
+    let said = String::from_utf8_lossy(&answer.body);
+    request.map_or_else(|| said.to_string(), |request| request.redact(&said))
+}
+
 fn bounded(answer: &str) -> String {
     text::escape_within(answer, MAX_ANSWER_BYTES)
 }
@@ -362,12 +398,8 @@ fn after(now: Timestamp, pause: Duration) -> Timestamp {
 
 /// Of a receiver's answer, kept with the delivery.
 const MAX_ANSWER_BYTES: usize = 2048;
-/// Of a receiver's answer, for the webhook to read.
-const MAX_READ_BYTES: usize = 64 << 10;
 /// The status of a destination that wants a pause.
 const TOO_MANY: u16 = 429;
-/// Requests before one message.
-const MAX_PREPARATIONS: usize = 4;
 /// Another process may put dead letters back (`watchpost deliveries retry`), and wakes nobody here.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 const STORE_PAUSE: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use crate::config::{Secret, Url, section};
 use crate::http::{Answer, Destination, Request};
 
 use super::template::{self, Style, Template};
-use super::{ComposeError, Message, Outgoing, Webhook, payload, web};
+use super::{ComposeError, Message, Outgoing, Probe, Webhook, payload, web};
 
 section! {
     /// Posts each alert as JSON to an HTTP receiver.
@@ -63,7 +63,7 @@ impl Generic {
         }
         // Ours are promises to the receiver: nobody else writes them.
         headers.retain(|(name, _)| !OURS.contains(&name.as_str()));
-        let style = if is_json { Style::Json } else { Style::Text(template::plain) };
+        let style = if is_json { Style::Json(template::as_it_is) } else { Style::Text(template::plain) };
         let template = config.template.as_deref().map(|source| Template::new(source, style));
         Ok(Self {
             destination: Destination {
@@ -111,13 +111,14 @@ impl Webhook for Generic {
     }
 
     /// Any answer will do: who takes alerts by POST need not know anything else.
-    fn probe(&self) -> Option<Request> {
+    fn probe(&self) -> Vec<Probe> {
         let (to, timeout) = (self.destination.clone(), self.timeout);
-        Some(Request { method: "HEAD", to, headers: Vec::new(), body: Vec::new(), timeout })
+        vec![Probe::Http(Request { method: "HEAD", to, headers: Vec::new(), body: Vec::new(), timeout })]
     }
 
-    fn probed(&self, answer: &Answer) -> Result<String, String> {
-        Ok(format!("answers HTTP {}", answer.status))
+    fn probed(&self, answers: &[Answer]) -> Result<String, String> {
+        let statuses: Vec<_> = answers.iter().map(|answer| answer.status.to_string()).collect();
+        Ok(format!("answers HTTP {}", statuses.join(", ")))
     }
 
     fn retry_max_wait(&self) -> Duration {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Message;
+use crate::alert::Alert;
 use crate::clock::Timestamp;
 use crate::triage::{Triage, clickagentic};
 
@@ -13,14 +14,7 @@ pub(super) fn body(message: &Message<'_>) -> Map<String, Value> {
     let alert = message.alert;
     let mut body = Map::new();
     body.insert("rule".into(), Value::Object(alert.rule.clone()));
-    let mut data = Map::new();
-    data.insert("len".into(), alert.data.len.into());
-    data.insert("value".into(), alert.data.value.iter().cloned().map(Value::Object).collect());
-    data.insert("datasource".into(), alert.data.datasource.as_str().into());
-    if let Some(cut) = &alert.data.cut {
-        data.insert("cut".into(), cut.as_str().into());
-    }
-    body.insert("data".into(), Value::Object(data));
+    body.insert("data".into(), Value::Object(data(alert)));
     let mut detector = alert.detector.clone();
     if !detector.contains_key("datasource") {
         detector.insert("datasource".into(), Value::Object(alert.datasource.clone()));
@@ -52,6 +46,18 @@ pub(super) fn body(message: &Message<'_>) -> Map<String, Value> {
     body
 }
 
+/// The rows, as the default body carries them.
+pub(super) fn data(alert: &Alert) -> Map<String, Value> {
+    let mut data = Map::new();
+    data.insert("len".into(), alert.data.len.into());
+    data.insert("value".into(), alert.data.value.iter().cloned().map(Value::Object).collect());
+    data.insert("datasource".into(), alert.data.datasource.as_str().into());
+    if let Some(cut) = &alert.data.cut {
+        data.insert("cut".into(), cut.as_str().into());
+    }
+    data
+}
+
 /// What a template sees: the default body's fields, `datasource`, and `alert` (`id`, `created_at`).
 pub(super) fn variables(message: &Message<'_>) -> Map<String, Value> {
     let mut variables = body(message);
@@ -69,7 +75,7 @@ fn seconds(at: Timestamp) -> f64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::alert::{Alert, Data};
+    use crate::alert::Data;
     use crate::clock::Window;
     use crate::triage::opinion::Opinion;
     use crate::triage::verdict::{Cost, Severity, Verdict};

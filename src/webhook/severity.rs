@@ -1,9 +1,9 @@
 //! The five bands of severity, and from which level of a rule each begins.
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::config::yaml::Node;
-use crate::config::{FromYaml, Reader, list, suggestion};
+use crate::config::{FromYaml, Reader, list, schema, suggestion};
 
 /// A band, which each destination has its own word or number for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,12 @@ impl SeverityMap {
 
 impl FromYaml for SeverityMap {
     const TYPE: &'static str = "map of severities";
+
+    fn schema() -> Json {
+        let bands = Band::ALL.iter().map(|band| (band.word().to_owned(), schema::whole(0, 100)));
+        let bands: Map<String, Json> = bands.collect();
+        json!({ "type": "object", "properties": bands, "additionalProperties": false })
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let Some(entries) = node.entries() else {

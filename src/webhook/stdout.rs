@@ -7,8 +7,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value as Json};
 
 use crate::alert::{Alert, Data};
-use crate::config::yaml::Node;
-use crate::config::{FromYaml, Reader, section};
+use crate::config::{section, words};
 use crate::text;
 use crate::triage::verdict::Cost;
 use crate::triage::{Triage, Verdict};
@@ -23,11 +22,12 @@ section! {
     }
 }
 
-/// How `stdout` writes an alert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Text,
-    Json,
+words! {
+    /// How `stdout` writes an alert.
+    pub enum Format: "a format" {
+        Text = "text",
+        Json = "json",
+    }
 }
 
 /// Writes to standard output.
@@ -285,25 +285,6 @@ const MAX_COLUMNS: usize = 6;
 const MAX_CELL: usize = 40;
 const MAX_LINE: usize = 400;
 
-impl FromYaml for Format {
-    const TYPE: &'static str = "text | json";
-
-    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        match String::from_yaml(node, reader)?.as_str() {
-            "text" => Some(Self::Text),
-            "json" => Some(Self::Json),
-            _ => reader.refuse(node, "a format: write `text` or `json`"),
-        }
-    }
-
-    fn to_json(&self) -> Json {
-        match self {
-            Self::Text => "text".into(),
-            Self::Json => "json".into(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::payload::tests::{alert, done};
@@ -314,7 +295,7 @@ mod tests {
         let message = Message { alert, triage, is_update, idempotency_key: "k", receipt: None };
         match Stdout::new(&Config { format }, false).compose(&message).unwrap() {
             Outgoing::Stdout(text) => text,
-            Outgoing::Http(request) => panic!("{request:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

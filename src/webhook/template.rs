@@ -1,9 +1,9 @@
 //! Bodies that the operator writes, as Jinja templates.
 //!
 //! Where the body is JSON, strings print as they are and everything else as JSON, so that clickdetect's
-//! `{ "rule": {{ rule }} }` works, and what is printed between quotes is escaped as JSON wants it:
-//! `"{{ data.value[0].user }}"` stays valid, and stays one field, whatever an attacker wrote into the log. Outside
-//! quotes a string prints as it is: `{{ value | tojson }}` puts the quotes around it.
+//! `{ "rule": {{ rule }} }` works. What is printed between quotes prints as in Python, as clickdetect's does, and is
+//! escaped as JSON wants it: `"{{ data.value[0].user }}"` stays valid, and stays one field, whatever an attacker wrote
+//! into the log. Outside quotes a string prints as it is: `{{ value | tojson }}` puts the quotes around it.
 //!
 //! Where it is text, everything prints as in Python, as clickdetect's messages do, and each value goes through the
 //! [`Escape`] of the destination.
@@ -30,12 +30,18 @@ pub(super) struct Template {
 /// What comes out of a template.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Style {
-    Json,
+    /// The escape must keep JSON valid that is printed by `tojson`.
+    Json(Escape),
     Text(Escape),
 }
 
 /// Takes from a value what the destination would obey: markup, mentions. What the operator wrote around it stays.
 pub(super) type Escape = fn(&str) -> Cow<'_, str>;
+
+/// For receivers that read data and obey none of it.
+pub(super) fn as_it_is(value: &str) -> Cow<'_, str> {
+    Cow::Borrowed(value)
+}
 
 /// For destinations that obey nothing: what hides from the eye or steers a terminal is shown as `\u{..}`; line breaks
 /// and tabs stay.
@@ -64,6 +70,7 @@ impl Template {
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_fuel(Some(FUEL));
         environment.add_filter("tojson", |value: &Value| json(value));
+        environment.add_filter("to_list_like", list_like);
         if let Style::Text(escape) = style {
             environment.set_formatter(move |out, _, value| match value.is_undefined() {
                 true => Ok(()),
@@ -79,8 +86,8 @@ impl Template {
         let mut body = Body::default();
         let place = Arc::clone(&body.place);
         let mut environment = self.environment.clone();
-        if let Style::Json = self.style {
-            environment.set_formatter(move |out, _, value| print(out, value, place.is_quoted()));
+        if let Style::Json(escape) = self.style {
+            environment.set_formatter(move |out, _, value| print(out, value, place.is_quoted(), escape));
         }
         let compiled = environment.get_template(NAME).map_err(|error| reason(&error))?;
         match compiled.render_captured_to(template::message(variables), &mut body) {
@@ -91,17 +98,26 @@ impl Template {
     }
 }
 
-fn print(out: &mut Output<'_>, value: &Value, is_quoted: bool) -> Result<(), Error> {
+fn print(out: &mut Output<'_>, value: &Value, is_quoted: bool, escape: Escape) -> Result<(), Error> {
     let text = match (value.as_str(), value.kind()) {
         (_, ValueKind::Undefined) => return Ok(()),
         (Some(text), _) => text.to_owned(),
+        (None, _) if is_quoted => template::text(value),
         (None, _) => json(value)?,
     };
+    let text = escape(&text);
     if !is_quoted {
         return out.write_str(&text).map_err(Error::from);
     }
-    let escaped = json(&Value::from(text))?;
+    let escaped = json(&Value::from(text.into_owned()))?;
     out.write_str(&escaped[1..escaped.len() - 1]).map_err(Error::from)
+}
+
+/// `'a', 'b'`, as clickdetect prints it: a message is no query, in which quotes are doubled.
+fn list_like(value: &Value) -> Result<String, Error> {
+    let items = template::items(value)?;
+    let quoted: Vec<String> = items.iter().map(|item| format!("'{}'", template::text(item))).collect();
+    Ok(quoted.join(", "))
 }
 
 /// A value that is not there is JSON's `null`.
@@ -181,7 +197,7 @@ mod tests {
 
     fn render(source: &str, is_json: bool, variables: serde_json::Value) -> Result<String, String> {
         let variables = variables.as_object().unwrap().clone();
-        let style = if is_json { Style::Json } else { Style::Text(plain) };
+        let style = if is_json { Style::Json(as_it_is) } else { Style::Text(plain) };
         Template::new(source, style)?.render(&variables).map(|body| String::from_utf8(body).unwrap())
     }
 
@@ -225,7 +241,10 @@ mod tests {
             let body = render(source, true, hostile.clone()).unwrap();
             let body: serde_json::Value =
                 serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
-            let wanted = json!({"user": hostile["user"], "path": hostile["path"], "text": "rows: [{\"a\": \"\\\"\"}]"});
+            // What a block kept was JSON before it came between quotes.
+            let is_quoted = source.contains(r#""rows: {{ rows }}""#);
+            let text = if is_quoted { r#"rows: [{'a': '"'}]"# } else { r#"rows: [{"a": "\""}]"# };
+            let wanted = json!({"user": hostile["user"], "path": hostile["path"], "text": text});
             assert_eq!(body, wanted, "{source}");
         }
     }
@@ -255,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_broken_template_is_refused_with_its_line() {
-        let error = Template::new("a\n{% if x %}", Style::Json).unwrap_err();
+        let error = Template::new("a\n{% if x %}", Style::Json(as_it_is)).unwrap_err();
         assert!(error.starts_with("template line 2: syntax error: "), "{error}");
     }
 

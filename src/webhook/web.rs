@@ -1,21 +1,21 @@
 //! What webhooks share that speak HTTP: their settings, and JSON to an address below one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::ComposeError;
+use super::{ComposeError, Meaning};
 use crate::config::yaml::Node;
 use crate::config::{FromYaml, Reader, Secret, Url};
-use crate::http::{Destination, Request};
+use crate::http::{Answer, Destination, Request};
 use crate::rule::template as rule_template;
 
 /// Where a kind's requests go.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
-    /// Its path without a slash at the end.
     base: Destination,
     /// Sent with every request; names in lower case.
     headers: Vec<(String, Secret)>,
@@ -24,7 +24,8 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     pub(super) fn new(url: &Url, verify: bool, ca: Option<PathBuf>, timeout: Duration) -> Self {
-        let url = url.as_str().trim().trim_end_matches('/').parse().unwrap_or_else(|()| url.clone());
+        let trimmed = url.as_str().trim().parse().unwrap_or_else(|()| url.clone());
+        let url = if url.has_secret_path() { trimmed.with_secret_path() } else { trimmed };
         Self { base: Destination { url, verify, ca }, headers: Vec::new(), timeout }
     }
 
@@ -75,20 +76,23 @@ impl Endpoint {
         Ok(request)
     }
 
-    /// The query of the address, where there is one, stays behind the path.
+    /// Without a path the address as the operator wrote it. Its query, where there is one, stays behind the path.
     fn below(&self, path: &str) -> Option<Url> {
         if path.is_empty() {
             return Some(self.base.url.clone());
         }
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         let mut url = reqwest::Url::parse(self.base.url.as_str()).ok()?;
-        let whole = format!("{}{path}", url.path().trim_end_matches('/'));
-        url.set_path(&whole);
+        if !path.is_empty() {
+            let whole = format!("{}{path}", url.path().trim_end_matches('/'));
+            url.set_path(&whole);
+        }
         if let Some(query) = query {
             let known = url.query().map(|known| format!("{known}&")).unwrap_or_default();
             url.set_query(Some(&format!("{known}{query}")));
         }
-        url.as_str().parse().ok()
+        let url: Url = url.as_str().parse().ok()?;
+        Some(if self.base.url.has_secret_path() { url.with_secret_path() } else { url })
     }
 }
 
@@ -101,6 +105,41 @@ pub(super) fn segment(text: &str) -> String {
         })
         .collect()
 }
+
+/// Whether an answer is a page for people, where an API answers with data: a login in front of it, a wall, a proxy's
+/// word of maintenance. Who is given a page has given nothing.
+pub(super) fn is_page(answer: &Answer) -> bool {
+    answer.body.trim_ascii_start().starts_with(b"<")
+}
+
+/// What an answer of an API means: as its status says, but a page is no answer of it.
+pub(super) fn judge(answer: &Answer) -> Meaning {
+    match Meaning::of_status(answer.status) {
+        Meaning::Delivered if is_page(answer) => Meaning::Later { after: None },
+        meaning => meaning,
+    }
+}
+
+/// An address whose path is a secret: whoever knows it may post.
+pub(super) fn secret_url(node: &Node, reader: &mut Reader<'_>) -> Option<Url> {
+    Url::from_yaml(node, reader).map(Url::with_secret_path)
+}
+
+/// An answer's body as text; for people, so it still is to be made safe.
+pub(super) fn words(answer: &Answer) -> Cow<'_, str> {
+    String::from_utf8_lossy(&answer.body)
+}
+
+/// A number or a text at `pointer` of an answer in JSON, as a [`receipt`](super::Webhook::receipt).
+pub(super) fn told(answer: &Answer, pointer: &str) -> Option<String> {
+    match serde_json::from_slice::<Json>(&answer.body).ok()?.pointer(pointer)? {
+        Json::Number(number) => Some(number.to_string()),
+        Json::String(text) if (1..=MAX_RECEIPT_BYTES).contains(&text.len()) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+const MAX_RECEIPT_BYTES: usize = 200;
 
 pub(super) fn timeout(node: &Node, reader: &mut Reader<'_>) -> Option<Duration> {
     let timeout = Duration::from_yaml(node, reader)?;
@@ -163,7 +202,8 @@ mod tests {
             at("https://a.example/iris?cid=1", "/alerts/add?x=2"),
             "https://a.example/iris/alerts/add?cid=1&x=2"
         );
-        assert_eq!(at("https://hook.example/T/B?sig=s", ""), "https://hook.example/T/B?sig=s");
+        assert_eq!(at("https://hook.example/T/B/?sig=s", ""), "https://hook.example/T/B/?sig=s");
+        assert_eq!(at("https://hook.example/T/?a=1", "?wait=true"), "https://hook.example/T/?a=1&wait=true");
         let path = format!("/rooms/{}/send", segment("!a/../b:c?#é"));
         assert_eq!(
             at("https://m.example", &path),

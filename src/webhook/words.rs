@@ -1,12 +1,19 @@
 //! The text of an alert, for destinations that people read: clickdetect's template, or the operator's.
 
+use std::borrow::Cow;
+
+use serde_json::{Map, Value as Json};
+
 use super::template::{Escape, Style, Template};
 use super::{ComposeError, Message, payload};
+use crate::text;
+use crate::triage::{Triage, clickagentic};
 
 /// A text template and how its destination wants values.
 #[derive(Debug)]
 pub(super) struct Words {
     template: Template,
+    escape: Escape,
 }
 
 impl Words {
@@ -14,7 +21,7 @@ impl Words {
     pub(super) fn new(source: Option<&str>, escape: Escape) -> Result<Self, ComposeError> {
         let template =
             Template::new(source.unwrap_or(TEMPLATE), Style::Text(escape)).map_err(ComposeError)?;
-        Ok(Self { template })
+        Ok(Self { template, escape })
     }
 
     /// The text of `message`.
@@ -22,7 +29,77 @@ impl Words {
         let bytes = self.template.render(&payload::variables(message)).map_err(ComposeError)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
+
+    /// The text of `message` where it cannot change an earlier message: an update then says first what it belongs to.
+    pub(super) fn standing(&self, message: &Message<'_>) -> Result<String, ComposeError> {
+        let text = self.of(message)?;
+        if !message.is_update || message.receipt.is_some() {
+            return Ok(text);
+        }
+        Ok(format!("{}\n{text}", (self.escape)(&belongs(message))))
+    }
 }
+
+/// Which alert an update is about.
+pub(super) fn belongs(message: &Message<'_>) -> String {
+    let alert = message.alert;
+    format!(
+        "[UPDATE] What triage says of the alert `{}` of {} to {} ({})",
+        text::escape_within(alert.rule_name(), 200),
+        alert.window.start,
+        alert.window.end,
+        alert.id
+    )
+}
+
+/// Whether more may follow this message, so that it is worth knowing where the destination put it.
+pub(super) fn is_early(message: &Message<'_>) -> bool {
+    matches!(message.triage, Triage::Pending | Triage::Judged { .. })
+}
+
+/// Whether what was found, or what triage says of it, holds a link that a chat would fetch to show what is behind it.
+pub(super) fn holds_link(message: &Message<'_>) -> bool {
+    any_text(message, |text| text.contains("://") || text.contains("www."))
+}
+
+/// Whether `holds` is true of any text in the rows or in what triage says of them.
+pub(super) fn any_text(message: &Message<'_>, holds: impl Fn(&str) -> bool) -> bool {
+    let verdict = match message.triage {
+        Triage::Judged { verdict } | Triage::Done { verdict } => Some(clickagentic(verdict)),
+        _ => None,
+    };
+    let mut left: Vec<&Json> =
+        message.alert.data.value.iter().flat_map(Map::values).chain(&verdict).collect();
+    while let Some(value) = left.pop() {
+        match value {
+            Json::String(text) if holds(text) => return true,
+            Json::Array(items) => left.extend(items),
+            Json::Object(fields) => left.extend(fields.values()),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// `text` with a mark without width at each place that `place` finds in what is left of it, so that it reads as before
+/// and what stood there is no mention and no link any more.
+pub(super) fn broken(text: Cow<'_, str>, place: impl Fn(&str) -> Option<usize>) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut rest: &str = &text;
+    while let Some(at) = place(rest) {
+        out.push_str(&rest[..at]);
+        out.push(WITHOUT_WIDTH);
+        rest = &rest[at..];
+    }
+    if out.is_empty() {
+        return text;
+    }
+    out.push_str(rest);
+    out.into()
+}
+
+/// U+200B. What log text itself brings of it is shown as `\u{200b}`.
+const WITHOUT_WIDTH: char = '\u{200b}';
 
 /// `text` within `max` units of `length`, e.g. characters or UTF-16 units; what is cut is said at the end.
 pub(super) fn within(text: &str, max: usize, length: fn(char) -> usize) -> String {

@@ -25,10 +25,10 @@ use watchpost::webhook::{self, generic, stdout};
 use crate::receiver::{Answer, Receiver};
 
 /// The outbox with its worker, and a clock that only [`Site::advance`] moves.
-struct Site {
-    dir: tempfile::TempDir,
-    store: Store,
-    clock: Clock,
+pub(crate) struct Site {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
     printed: Arc<Mutex<String>>,
     shutdown: CancellationToken,
     worker: tokio::task::JoinHandle<()>,
@@ -37,11 +37,11 @@ struct Site {
 }
 
 impl Site {
-    async fn start(webhooks: &[(&str, webhook::Config)]) -> Self {
+    pub(crate) async fn start(webhooks: &[(&str, webhook::Config)]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), webhooks).await
     }
 
-    async fn start_in(dir: tempfile::TempDir, webhooks: &[(&str, webhook::Config)]) -> Self {
+    pub(crate) async fn start_in(dir: tempfile::TempDir, webhooks: &[(&str, webhook::Config)]) -> Self {
         let (still, end) = mpsc::channel::<()>();
         tokio::task::spawn_blocking(move || end.recv());
         let store = Store::open(&dir.path().join("watchpost.db"), Access::Service).unwrap();
@@ -64,7 +64,7 @@ impl Site {
     }
 
     /// Saves an alert; with `triage` its delivery waits 30 seconds for the verdict.
-    async fn alert(&self, id: &str, level: u8, webhooks: &[&str], triage: bool) {
+    pub(crate) async fn alert(&self, id: &str, level: u8, webhooks: &[&str], triage: bool) {
         let alert = alert(id, level, self.clock.now());
         let hold_until = self.clock.now().checked_add(Duration::from_secs(30)).unwrap();
         let handling = Handling {
@@ -75,24 +75,24 @@ impl Site {
         self.store.signals().outbox_changed.notify_one();
     }
 
-    async fn settle(&self, id: &str) {
+    pub(crate) async fn settle(&self, id: &str) {
         let (id, now) = (id.to_owned(), self.clock.now());
         let triage = Triage::Failed { reason: "no model".into() };
         self.store.write(move |tx| queue::settle(tx, &id, &triage, now)).await.unwrap();
         self.store.signals().outbox_changed.notify_one();
     }
 
-    async fn advance(&self, by: Duration) {
+    pub(crate) async fn advance(&self, by: Duration) {
         tokio::time::advance(by).await;
         breathe().await;
     }
 
-    async fn rows(&self) -> Vec<Row> {
+    pub(crate) async fn rows(&self) -> Vec<Row> {
         self.store.read(|connection| outbox::list(connection, false, 1_000)).await.unwrap()
     }
 
     /// Waits, in real time, until the deliveries are as `told`.
-    async fn until(&self, told: impl Fn(&[Row]) -> bool) -> Vec<Row> {
+    pub(crate) async fn until(&self, told: impl Fn(&[Row]) -> bool) -> Vec<Row> {
         let began = Instant::now();
         loop {
             let rows = self.rows().await;
@@ -104,11 +104,11 @@ impl Site {
         }
     }
 
-    async fn until_all(&self, state: &str) -> Vec<Row> {
+    pub(crate) async fn until_all(&self, state: &str) -> Vec<Row> {
         self.until(|rows| !rows.is_empty() && rows.iter().all(|row| row.state == state)).await
     }
 
-    async fn stop(self) -> tempfile::TempDir {
+    pub(crate) async fn stop(self) -> tempfile::TempDir {
         self.shutdown.cancel();
         breathe().await;
         tokio::time::advance(GRACE + Duration::from_secs(1)).await;
@@ -122,7 +122,7 @@ async fn breathe() {
     tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(10))).await.unwrap();
 }
 
-fn alert(id: &str, level: u8, created_at: watchpost::clock::Timestamp) -> Alert {
+pub(crate) fn alert(id: &str, level: u8, created_at: watchpost::clock::Timestamp) -> Alert {
     let map = |value: serde_json::Value| value.as_object().unwrap().clone();
     Alert {
         id: id.into(),
@@ -372,7 +372,6 @@ async fn standard_output_gets_what_the_printer_takes() {
 
 #[tokio::test]
 async fn a_certificate_is_believed_only_when_it_is_vouched_for() {
-    let tls = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name);
     for (server, vouches) in [("self-signed", "self-signed.pem"), ("signed", "authority.pem")] {
         let address = serve_tls(&tls(&format!("{server}.pem")), &tls(&format!("{server}.key")));
         let send = |verify: bool, ca: Option<PathBuf>| post(format!("https://{address}/"), verify, ca);
@@ -398,8 +397,13 @@ async fn post(url: String, verify: bool, ca: Option<PathBuf>) -> Result<u16, Htt
     Http::new([to])?.send(&request, 100).await.map(|answer| answer.status)
 }
 
+/// A certificate or key of tests/data/tls.
+pub(crate) fn tls(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name)
+}
+
 /// A server that answers 200 to every connection that trusts it; it ends with the process.
-fn serve_tls(certificate: &Path, key: &Path) -> String {
+pub(crate) fn serve_tls(certificate: &Path, key: &Path) -> String {
     let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
     let key = PrivateKeyDer::from_pem_file(key).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
