@@ -1,5 +1,7 @@
 //! Configuration to parts to tasks. The only file that knows all of them.
 
+pub mod connect;
+
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,11 +38,18 @@ pub struct Options {
     pub print: Print,
     /// Whether a person reads it there.
     pub colour: bool,
+    /// Whether every detector waits for one interval before its first tick.
+    pub waits_first: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Clock::system(), print: delivery::to_stdout(), colour: is_read_by_a_person() }
+        Self {
+            clock: Clock::system(),
+            print: delivery::to_stdout(),
+            colour: is_read_by_a_person(),
+            waits_first: false,
+        }
     }
 }
 
@@ -47,10 +57,12 @@ impl Default for Options {
 pub struct App {
     store: Store,
     clock: Clock,
+    sources: Vec<Arc<Source>>,
     detectors: Vec<(Duration, Vec<Arc<Search>>)>,
     pipeline: Pipeline,
     judge: watch::Sender<Arc<Judge>>,
     delivery: Delivery,
+    waits_first: bool,
 }
 
 impl App {
@@ -58,7 +70,7 @@ impl App {
     ///
     /// `rules` holds the rules of each detector, in the runner's order.
     pub async fn open(runner: Runner, rules: Vec<RuleSet>, options: Options) -> anyhow::Result<Self> {
-        let Options { clock, print, colour } = options;
+        let Options { clock, print, colour, waits_first } = options;
         let store = Store::open(&runner.store, Access::Service)?;
         let mut sources = Vec::new();
         for (name, config) in &runner.datasources {
@@ -132,7 +144,8 @@ impl App {
         // The first write: a store that is read-only or on a full disk is found out here.
         let written = store.write(move |tx| rules::set_broken(tx, &broken)).await;
         written.with_context(|| format!("`{}` cannot be written to", store.path().display()))?;
-        Ok(Self { store, clock, detectors, pipeline, judge, delivery })
+        let sources = sources.iter().map(|(_, source)| Arc::clone(source)).collect();
+        Ok(Self { store, clock, sources, detectors, pipeline, judge, delivery, waits_first })
     }
 
     pub fn store(&self) -> &Store {
@@ -140,15 +153,17 @@ impl App {
     }
 
     /// Runs until `shutdown`, then stops in this order: schedule and queries (their windows stay), triage,
-    /// deliveries.
+    /// deliveries, and what is left to be told to the stores.
     pub async fn run(self, shutdown: CancellationToken) {
         let rules: usize = self.detectors.iter().map(|(_, searches)| searches.len()).sum();
         let (version, store) = (env!("CARGO_PKG_VERSION"), self.store.path().display().to_string());
         tracing::info!(version, detectors = self.detectors.len(), rules, store, "watchpost is running");
         let tasks = TaskTracker::new();
         for (interval, searches) in self.detectors {
-            let schedule = schedule::run(searches, interval, self.clock, tasks.clone(), shutdown.clone());
-            tasks.spawn(schedule);
+            let now = self.clock.now();
+            let first = if self.waits_first { now.checked_add(interval).unwrap_or(now) } else { now };
+            let (tracker, shutdown) = (tasks.clone(), shutdown.clone());
+            tasks.spawn(schedule::run(searches, interval, first, self.clock, tracker, shutdown));
         }
         tasks.spawn(count_older(self.store.clone(), shutdown.clone()));
         if let Some(reading) = &self.pipeline.reading {
@@ -163,6 +178,7 @@ impl App {
         if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
             tracing::warn!(tasks = tasks.len(), "stopped without waiting longer; what they did is not lost");
         }
+        close(&self.sources).await;
         tracing::info!("watchpost has stopped");
     }
 
@@ -177,8 +193,14 @@ impl App {
                 results.push((search.detector_key().to_owned(), search.rule_id().to_owned(), found));
             }
         }
+        close(&self.sources).await;
         results
     }
+}
+
+/// What was cancelled is told to the stores.
+async fn close(sources: &[Arc<Source>]) {
+    join_all(sources.iter().map(|source| source.datasource.close())).await;
 }
 
 /// Brings the history of a store that an older watchpost wrote up to date, beside all other work.

@@ -1,12 +1,17 @@
-//! `watchpost check`: every problem of a runner and its rules.
+//! `watchpost check`: every problem of a runner and its rules; with `--connect`, whether what it names answers.
+
+mod connect;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Diagnostic, Environment, Loaded, Runner};
+use crate::config::{Diagnostic, Environment, Loaded, Runner, units};
 use crate::rule::load::{RuleSet, Scope};
 use crate::rule::template;
 
@@ -25,13 +30,40 @@ pub struct Args {
     /// Print the configuration in force too, defaults written out and secrets as `***`.
     #[arg(long)]
     effective: bool,
+    /// Then try every datasource and webhook, all at the same time: what answers, with which version, after how long.
+    /// No alert is sent.
+    #[arg(long)]
+    connect: bool,
+    /// How long each may take with `--connect`, e.g. `30s`.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration_or_seconds)]
+    timeout: Duration,
+    /// JSON instead of text.
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(args: Args) -> Result<Code, super::Failure> {
     let (path, now) = (args.runner.path(), Clock::system().now());
-    let outcome = check(&path, args.effective, &|name| std::env::var(name).ok(), now);
-    std::io::stdout().write_all(outcome.text.as_bytes())?;
-    Ok(outcome.code)
+    let checked = examine(&path, &|name| std::env::var(name).ok(), now);
+    let connections = match &checked.loaded.runner {
+        Some(runner) if args.connect => connect::all(runner, args.timeout)?,
+        _ => Vec::new(),
+    };
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let mut json = checked.json(args.effective);
+        if args.connect {
+            json["connections"] = connections.iter().map(connect::json).collect();
+        }
+        writeln!(out, "{json:#}")?;
+    } else {
+        out.write_all(checked.text(args.effective).as_bytes())?;
+        if !connections.is_empty() {
+            out.write_all(connect::text(&connections).as_bytes())?;
+        }
+    }
+    let is_silent = connections.iter().any(|connection| connection.result.is_err());
+    Ok(if is_silent { Code::CannotRun } else { checked.code() })
 }
 
 /// Exit codes, the same for every verb that reads a runner.
@@ -45,38 +77,89 @@ pub enum Code {
     Rules = 2,
     /// The runner is not usable.
     Configuration = 3,
-    /// The runner cannot be read.
+    /// The runner cannot be read; of `check --connect`, something does not answer.
     CannotRun = 4,
 }
 
 /// Reads the runner at `path` and every rule it names, and tells what is over by `now`. `effective` adds the
 /// configuration in force as YAML.
 pub fn check(path: &Path, effective: bool, environment: Environment<'_>, now: Timestamp) -> Outcome {
+    let checked = examine(path, environment, now);
+    Outcome { text: checked.text(effective), code: checked.code() }
+}
+
+/// A runner and its rules, read.
+struct Checked {
+    loaded: Loaded,
+    sets: Vec<RuleSet>,
+    /// Each once.
+    problems: Vec<Diagnostic>,
+}
+
+fn examine(path: &Path, environment: Environment<'_>, now: Timestamp) -> Checked {
     let mut loaded = Runner::load_with(path, environment);
     let expired = loaded.runner.iter().flat_map(|runner| runner.expired(now));
     loaded.diagnostics = loaded.diagnostics.iter().cloned().chain(expired).collect();
     loaded.diagnostics.sort_by_key(|diagnostic| diagnostic.at);
     let sets = rule_sets(path, &loaded);
-    let mut text = String::new();
     // A file that several detectors use has its problems once.
     let mut seen = HashSet::new();
-    let problems: Vec<String> = (loaded.diagnostics.iter())
+    let problems = (loaded.diagnostics.iter())
         .chain(sets.iter().flat_map(RuleSet::all_diagnostics))
-        .map(Diagnostic::to_string)
-        .filter(|problem| seen.insert(problem.clone()))
+        .filter(|problem| seen.insert(problem.to_string()))
+        .cloned()
         .collect();
-    if effective && let Some(runner) = &loaded.runner {
-        text.push_str(&effective_yaml(runner));
+    Checked { loaded, sets, problems }
+}
+
+impl Checked {
+    fn text(&self, effective: bool) -> String {
+        let mut text = String::new();
+        if effective && let Some(runner) = &self.loaded.runner {
+            text.push_str(&effective_yaml(runner));
+        }
+        for problem in &self.problems {
+            line(&mut text, problem);
+        }
+        if self.loaded.is_readable {
+            let counts =
+                [(self.sets.len(), "detector"), (self.rules(), "rule"), (self.problems.len(), "problem")];
+            line(&mut text, counts.map(|(count, noun)| counted(count, noun)).join(", "));
+        }
+        text
     }
-    for problem in &problems {
-        line(&mut text, problem);
+
+    fn json(&self, effective: bool) -> Json {
+        let mut json = json!({
+            "problems": self.problems.iter().map(super::problem).collect::<Json>(),
+            "detectors": self.sets.len(),
+            "rules": self.rules(),
+        });
+        if effective && let Some(runner) = &self.loaded.runner {
+            json["effective"] = runner.to_json();
+        }
+        json
     }
-    if loaded.is_readable {
-        let rules: usize = sets.iter().map(|set| set.rules.len()).sum();
-        let counts = [(sets.len(), "detector"), (rules, "rule"), (problems.len(), "problem")];
-        line(&mut text, counts.map(|(count, noun)| counted(count, noun)).join(", "));
+
+    fn rules(&self) -> usize {
+        self.sets.iter().map(|set| set.rules.len()).sum()
     }
-    Outcome { text, code: code(&loaded, &sets, problems.is_empty()) }
+
+    fn code(&self) -> Code {
+        if !self.loaded.is_readable {
+            Code::CannotRun
+        } else if self.loaded.runner.is_none()
+            || self.sets.iter().flat_map(|set| &set.diagnostics).any(Diagnostic::is_error)
+        {
+            Code::Configuration
+        } else if self.sets.iter().any(|set| !set.broken.is_empty()) {
+            Code::Rules
+        } else if self.problems.is_empty() {
+            Code::Good
+        } else {
+            Code::Findings
+        }
+    }
 }
 
 /// The rules of every detector, as far as the runner says them.
@@ -93,22 +176,6 @@ fn rule_sets(path: &Path, loaded: &Loaded) -> Vec<RuleSet> {
     (loaded.rules.iter())
         .map(|(detector, patterns)| RuleSet::load_scope(Scope { detector, patterns, ..scope }, &templates))
         .collect()
-}
-
-fn code(loaded: &Loaded, sets: &[RuleSet], is_silent: bool) -> Code {
-    if !loaded.is_readable {
-        Code::CannotRun
-    } else if loaded.runner.is_none()
-        || sets.iter().flat_map(|set| &set.diagnostics).any(Diagnostic::is_error)
-    {
-        Code::Configuration
-    } else if sets.iter().any(|set| !set.broken.is_empty()) {
-        Code::Rules
-    } else if is_silent {
-        Code::Good
-    } else {
-        Code::Findings
-    }
 }
 
 fn effective_yaml(runner: &Runner) -> String {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Code, Failure, table};
-use crate::app::{self, App, Options};
+use crate::app::{App, Options};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Runner;
 use crate::store::alerts::{self, Stored};
@@ -59,11 +59,8 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let found = runtime.block_on(async {
         let show = Progress::new();
-        let options = Options {
-            clock: Clock::starting_at(recording.to),
-            print: show.print(),
-            colour: app::is_read_by_a_person(),
-        };
+        let options =
+            Options { clock: Clock::starting_at(recording.to), print: show.print(), ..Options::default() };
         let pairs: Vec<_> = (runner.detectors.iter().zip(&rules))
             .flat_map(|(detector, set)| set.rules.iter().map(|rule| (detector.key.clone(), rule.id.clone())))
             .collect();

@@ -2,32 +2,38 @@
 
 mod alerts;
 pub mod check;
+mod clickdetect;
 mod close;
 mod deliveries;
 mod demo;
 mod eval;
 mod gaps;
 mod judge;
+mod list;
 mod metrics;
+mod migrate;
 mod model;
 mod paper;
 mod redteam;
 mod replay;
 mod run;
+mod schema;
 mod status;
 mod triage;
 mod trust;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use check::Code;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
 
 use crate::closing;
-use crate::config::Runner;
+use crate::config::{Diagnostic, Loaded, Runner, yaml};
 use crate::rule::load::RuleSet;
 use crate::rule::template;
 use crate::store::{Access, Store};
@@ -39,7 +45,8 @@ use crate::triage::config::Trust;
 #[derive(Parser)]
 #[command(name = "watchpost", version, propagate_version = true, args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Exit codes: 0 good, 1 findings, 2 broken rules, 3 broken configuration, 4 cannot run."
+    after_help = "Exit codes: 0 good, 1 findings, 2 broken rules, 3 broken configuration, 4 cannot run, or with check \
+                  --connect: something does not answer."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -54,6 +61,12 @@ enum Verb {
     Run(run::Args),
     /// Read the configuration and every rule, and report every problem with its place.
     Check(check::Args),
+    /// List the kinds of datasources and webhooks, or one with its settings.
+    List(list::Args),
+    /// Read a clickdetect set-up, say what will be different, and write what should change.
+    Migrate(migrate::Args),
+    /// Print the JSON schema of runner.yml, or of rule files, for editors.
+    Schema(schema::Args),
     /// Run the detections of examples/ over their recorded logs, triage each alert, and end.
     Demo(demo::Args),
     /// Triage one alert from a file or standard input, and print the verdict as JSON.
@@ -187,6 +200,9 @@ pub fn main() -> ExitCode {
     let result = match cli.verb.unwrap_or(Verb::Run(cli.run)) {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => check::run(args),
+        Verb::List(args) => list::run(args),
+        Verb::Migrate(args) => migrate::run(args),
+        Verb::Schema(args) => schema::run(args),
         Verb::Demo(args) => demo::run(args),
         Verb::Triage(args) => triage::run(args),
         Verb::Model(args) => model::run(args),
@@ -217,7 +233,19 @@ pub fn main() -> ExitCode {
 
 /// The runner, or every problem in it on standard error.
 fn load(path: &Path) -> Result<Runner, Failure> {
-    let loaded = Runner::load(path);
+    usable(path, Runner::load(path))
+}
+
+/// The runner that standard input gives; its paths start at the current folder.
+fn load_stdin() -> Result<Runner, Failure> {
+    let mut text = String::new();
+    let read = std::io::stdin().take(yaml::MAX_BYTES as u64 + 1).read_to_string(&mut text);
+    let path = Path::new("(standard input)");
+    read.map_err(|error| Failure::cannot_run(format!("{}: {error}", path.display())))?;
+    usable(path, Runner::parse(path, &text, &|name| std::env::var(name).ok()))
+}
+
+fn usable(path: &Path, loaded: Loaded) -> Result<Runner, Failure> {
     for diagnostic in &loaded.diagnostics {
         eprintln!("{diagnostic}");
     }
@@ -234,6 +262,18 @@ fn load_rules(runner: &Runner) -> Vec<RuleSet> {
         eprintln!("{diagnostic}");
     }
     sets
+}
+
+/// A problem as JSON.
+fn problem(problem: &Diagnostic) -> Json {
+    json!({
+        "file": problem.file,
+        "line": problem.at.map(|at| at.line),
+        "column": problem.at.map(|at| at.column),
+        "path": problem.path,
+        "message": problem.message,
+        "severity": if problem.is_error() { "error" } else { "warning" },
+    })
 }
 
 /// Writes beside the service, which may run on the same store.

@@ -5,9 +5,8 @@ use std::io::Write as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Code, Failure, RunnerArgs};
+use super::{Code, Failure, RunnerArgs, clickdetect};
 use crate::app::{App, Options};
-use crate::clock::Clock;
 use crate::config::Runner;
 use crate::rule::load::RuleSet;
 use crate::telemetry::{self, LogFormat};
@@ -30,11 +29,16 @@ pub struct Args {
     /// How the log on standard error is written.
     #[arg(long, value_enum, default_value = "text")]
     log: LogFormat,
+    #[command(flatten)]
+    clickdetect: clickdetect::Args,
 }
 
 pub fn run(args: Args) -> Result<Code, Failure> {
-    let path = args.runner.path();
-    let runner = super::load(&path)?;
+    if let Some(answer) = args.clickdetect.answer() {
+        return answer;
+    }
+    let runner =
+        if args.clickdetect.stdin { super::load_stdin()? } else { super::load(&args.runner.path())? };
     let rules = super::load_rules(&runner);
     let broken: usize = rules.iter().map(|set| set.broken.len()).sum();
     if args.strict && broken > 0 {
@@ -46,7 +50,7 @@ pub fn run(args: Args) -> Result<Code, Failure> {
     }
     telemetry::start(args.log, if args.verbose { "warn,watchpost=debug" } else { "warn,watchpost=info" });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let options = Options { clock: Clock::system(), ..Options::default() };
+    let options = Options { waits_first: args.clickdetect.no_start, ..Options::default() };
     if args.dry_run {
         return runtime.block_on(dry_run(runner, rules, options));
     }

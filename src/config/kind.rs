@@ -12,13 +12,18 @@ pub struct Kind {
     pub name: &'static str,
     pub about: &'static str,
     pub fields: &'static [Field],
+    /// [`Section::REFUSED`](super::Section::REFUSED).
+    pub refused: &'static [(&'static str, &'static str)],
 }
 
 /// What [`kinds!`](crate::config::kinds!) knows of a family.
 pub struct KindTable {
     pub family: &'static str,
+    pub about: &'static str,
     pub kinds: &'static [Kind],
+    /// Where there is no `type`.
     pub default: &'static str,
+    /// Known from clickdetect, and not built yet.
     pub planned: &'static [&'static str],
 }
 

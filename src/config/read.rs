@@ -15,6 +15,13 @@ pub trait FromYaml: Sized {
     const TYPE: &'static str;
     /// Whether a key of this type may be left out without a default.
     const OPTIONAL: bool = false;
+    /// The keys of a section, or of the sections that this holds, for reference pages.
+    const INSIDE: &'static [Field] = &[];
+
+    /// What a JSON schema says of it, with [`schema`](super::schema)'s words; by default that it takes anything.
+    fn schema() -> Json {
+        Json::Object(Default::default())
+    }
 
     /// `None` where the value cannot be used, which then was noted in `reader`.
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self>;
@@ -38,7 +45,7 @@ pub trait Section: FromYaml {
 }
 
 /// One key of a [`Section`], for reference pages and JSON schemas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Field {
     pub name: &'static str,
     /// [`FromYaml::TYPE`].
@@ -48,6 +55,10 @@ pub struct Field {
     pub default: Option<&'static str>,
     /// The doc comment, lines ended by newlines.
     pub doc: &'static str,
+    /// [`FromYaml::INSIDE`].
+    pub inside: &'static [Field],
+    /// [`FromYaml::schema`], unless the declaration says another.
+    pub schema: fn() -> Json,
 }
 
 /// Looks up an environment variable.
@@ -355,10 +366,35 @@ pub fn clip(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// A doc comment as text: paragraphs on a line each, with an empty line between.
+pub fn prose(doc: &str) -> String {
+    let mut text = String::new();
+    for line in doc.trim().lines().map(str::trim) {
+        match line {
+            "" => text.push_str("\n\n"),
+            _ if text.is_empty() || text.ends_with('\n') => text.push_str(line),
+            _ => {
+                text.push(' ');
+                text.push_str(line);
+            }
+        }
+    }
+    text
+}
+
 /// `` `a`, `b` ``
 pub fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let quoted: Vec<_> = names.take(40).map(|name| format!("`{}`", clip(name))).collect();
     quoted.join(", ")
+}
+
+/// `` `a`, `b` or `c` ``
+pub(crate) fn either(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => format!("`{one}`"),
+        [most @ .., last] => format!("{} or `{last}`", list(most.iter().copied())),
+    }
 }
 
 fn article(noun: &str) -> String {

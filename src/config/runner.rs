@@ -9,7 +9,7 @@ use super::diagnostic::{Diagnostic, Severity};
 use super::read::{Environment, FromYaml, Reader, read_text};
 use super::values::{Interval, Named, Patterns, Plugins, Switch};
 use super::yaml::{self, Entry, Node, Value};
-use super::{section, units};
+use super::{schema, section, units};
 use crate::clock::Timestamp;
 use crate::{datasource, triage, webhook};
 
@@ -41,7 +41,7 @@ pub struct Detector {
     pub for_text: String,
     /// `for`: between two ticks, and the length of a window. 1 s to 10 years.
     pub interval: Duration,
-    pub description: String,
+    pub description: Option<String>,
     pub tenant: String,
     pub active: bool,
     /// Paths and globs as they were written, relative to the runner.
@@ -187,7 +187,7 @@ section! {
         /// How often it runs, and how long a window is, e.g. `30s`, `5m`, `1.5h`, `7d`, `2w`, `1mo`, `1y`.
         pub interval: Interval as "for",
         /// For people.
-        pub description: String = "",
+        pub description: Option<String>,
         /// Whose data it is, `{{ detector.tenant }}` in rules.
         pub tenant: String = "default",
         /// Whether it runs.
@@ -198,7 +198,7 @@ section! {
         #[read(webhook_names)]
         pub webhooks: Vec<String> = "[]",
         /// Your own values, `{{ detector.data.threshold }}` in rules.
-        pub data: Json = "{}",
+        pub data: Json = "null",
         /// Whether all its rules are Sigma rules. Only `false` so far.
         #[read(not_sigma)]
         pub sigma: bool = "false",
@@ -214,9 +214,11 @@ section! {
         pub timeout: Duration = "1m",
         /// Rows kept with an alert; more are counted.
         #[read(max_rows)]
+        #[schema(schema::whole(1, 1_000_000))]
         pub max_rows: usize = "1000",
         /// Size of the rows kept with an alert, as JSON.
         #[read(max_bytes)]
+        #[schema(schema::size())]
         pub max_bytes: usize = "4MiB",
     }
 }
@@ -244,7 +246,7 @@ fn read(root: &Node, path: &Path, dir: &Path, reader: &mut Reader<'_>) -> Option
         (Some(one), _) => vec![("default".into(), one)],
         (None, Some(Named(many))) if !many.is_empty() => many,
         (None, _) => {
-            let memory = datasource::Config::from_yaml(&Node::default_of("{}", root.at), reader)?;
+            let memory = datasource::Config::Duckdb(datasource::duckdb::Config::default());
             vec![("default".into(), memory)]
         }
     };
@@ -331,12 +333,14 @@ impl Detector {
         let fields = [
             ("name", self.name.as_str().into()),
             ("for_time", self.for_text.as_str().into()),
-            ("description", self.description.as_str().into()),
+            ("description", self.description.as_deref().into()),
             ("rules", self.rules.to_json()),
             ("webhooks", self.webhooks.to_json()),
             ("data", self.data.clone()),
             ("tenant", self.tenant.as_str().into()),
             ("active", self.active.into()),
+            // Its settings, once there is one.
+            ("datasource", Json::Null),
             ("sigma", false.into()),
             ("max_detector_time", max_detector_time.map_or(Json::Null, |limit| limit.as_secs_f64().into())),
         ];

@@ -26,6 +26,7 @@ pub fn defaults<T: FromYaml>() -> T {
 ///         pub timeout: Duration = "10s",                // a default, as it would be written
 ///         /// How often.
 ///         #[read(interval)]                             // read by this function instead of `FromYaml`
+///         #[schema(schema::duration())]                 // and what a JSON schema says then, where that differs
 ///         pub interval: Duration as "for",              // another key than the field's name
 ///         pub template: Option<String>,
 ///     }
@@ -41,6 +42,7 @@ macro_rules! section {
             $(
                 $(#[doc = $doc:literal])*
                 $(#[read($read:path)])?
+                $(#[schema($schema:expr)])?
                 $field_vis:vis $field:ident : $type:ty $(as $key:literal)? $(= $default:literal)?
             ),* $(,)?
         }
@@ -62,6 +64,8 @@ macro_rules! section {
                         && $crate::config::section!(@default $($default)?).is_none(),
                     default: $crate::config::section!(@default $($default)?),
                     doc: concat!($($doc, "\n"),*),
+                    inside: <$type as $crate::config::FromYaml>::INSIDE,
+                    schema: $crate::config::section!(@schema $type $(, $schema)?),
                 },
             )*];
             const REFUSED: &'static [(&'static str, &'static str)] = &[$($( ($refused, $why), )*)*];
@@ -69,6 +73,11 @@ macro_rules! section {
 
         impl $crate::config::FromYaml for $name {
             const TYPE: &'static str = "section";
+            const INSIDE: &'static [$crate::config::Field] = <Self as $crate::config::Section>::FIELDS;
+
+            fn schema() -> serde_json::Value {
+                $crate::config::schema::of_section::<Self>()
+            }
 
             fn from_yaml(
                 node: &$crate::config::yaml::Node,
@@ -107,6 +116,8 @@ macro_rules! section {
     (@default $default:literal) => { Some($default) };
     (@read $type:ty) => { <$type as $crate::config::FromYaml>::from_yaml };
     (@read $type:ty, $read:path) => { $read };
+    (@schema $type:ty) => { <$type as $crate::config::FromYaml>::schema };
+    (@schema $type:ty, $schema:expr) => { || $schema };
 }
 
 /// Declares a family's configuration: one variant a kind, tagged by `type` in the file. The only list of kinds.
@@ -134,8 +145,23 @@ macro_rules! kinds {
                     name: $kind,
                     about: <$config as $crate::config::Section>::ABOUT,
                     fields: <$config as $crate::config::Section>::FIELDS,
+                    refused: <$config as $crate::config::Section>::REFUSED,
                 },
             )*];
+
+            /// Everything that is known of the family.
+            pub const TABLE: $crate::config::KindTable = $crate::config::KindTable {
+                family: $family,
+                about: concat!($($about, "\n"),*),
+                kinds: Self::KINDS,
+                default: $default,
+                planned: &[$($planned),*],
+            };
+
+            /// The family in a JSON schema, which [`FromYaml::schema`](crate::config::FromYaml::schema) refers to.
+            pub fn definition() -> serde_json::Value {
+                $crate::config::schema::kinds(&Self::TABLE)
+            }
 
             /// The kind's name, as `type` says it.
             pub fn kind(&self) -> &'static str {
@@ -146,17 +172,15 @@ macro_rules! kinds {
         impl $crate::config::FromYaml for $name {
             const TYPE: &'static str = $family;
 
+            fn schema() -> serde_json::Value {
+                serde_json::json!({ "$ref": concat!("#/$defs/", $family) })
+            }
+
             fn from_yaml(
                 node: &$crate::config::yaml::Node,
                 reader: &mut $crate::config::Reader<'_>,
             ) -> Option<Self> {
-                let known = $crate::config::KindTable {
-                    family: $family,
-                    kinds: Self::KINDS,
-                    default: $default,
-                    planned: &[$($planned),*],
-                };
-                let (kind, settings) = known.choose(node, reader)?;
+                let (kind, settings) = Self::TABLE.choose(node, reader)?;
                 match kind {
                     $( $kind => <$config as $crate::config::FromYaml>::from_yaml(&settings, reader).map(Self::$variant), )*
                     _ => None,
@@ -173,4 +197,72 @@ macro_rules! kinds {
     };
 }
 
-pub(crate) use {kinds, section};
+/// Declares a value that is one of some words.
+///
+/// ```ignore
+/// words! {
+///     /// How it is written.
+///     pub enum Format: "a format" {            // as a message calls it
+///         Text = "text",
+///         Json = "json",
+///     }
+/// }
+/// ```
+macro_rules! words {
+    (
+        $(#[doc = $about:literal])*
+        $vis:vis enum $name:ident : $noun:literal {
+            $(#[doc = $first_doc:literal])*
+            $first:ident = $first_word:literal
+            $(, $(#[doc = $doc:literal])* $variant:ident = $word:literal )* $(,)?
+        }
+    ) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $vis enum $name {
+            $(#[doc = $first_doc])*
+            $first,
+            $( $(#[doc = $doc])* $variant, )*
+        }
+
+        impl $name {
+            const WORDS: &'static [&'static str] = &[$first_word $(, $word)*];
+
+            /// As a file says it.
+            pub fn word(self) -> &'static str {
+                match self {
+                    Self::$first => $first_word,
+                    $( Self::$variant => $word, )*
+                }
+            }
+        }
+
+        impl $crate::config::FromYaml for $name {
+            const TYPE: &'static str = concat!($first_word $(, " | ", $word)*);
+
+            fn schema() -> serde_json::Value {
+                $crate::config::schema::words(Self::WORDS)
+            }
+
+            fn from_yaml(
+                node: &$crate::config::yaml::Node,
+                reader: &mut $crate::config::Reader<'_>,
+            ) -> Option<Self> {
+                match <String as $crate::config::FromYaml>::from_yaml(node, reader)?.as_str() {
+                    $first_word => Some(Self::$first),
+                    $( $word => Some(Self::$variant), )*
+                    _ => {
+                        let words = $crate::config::either(Self::WORDS);
+                        reader.refuse(node, &format!("{}: write {words}", $noun))
+                    }
+                }
+            }
+
+            fn to_json(&self) -> serde_json::Value {
+                self.word().into()
+            }
+        }
+    };
+}
+
+pub(crate) use {kinds, section, words};

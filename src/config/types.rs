@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::Secret;
-use super::read::{FromYaml, Reader};
-use super::units;
+use super::read::{Field, FromYaml, Reader};
 use super::yaml::{Node, Resolved, Scalar, Style, Value};
+use super::{schema, units};
 
 /// Reads a scalar by `parse`, and notes that it is not `what` where that fails.
 fn scalar<T>(
@@ -35,6 +35,10 @@ fn scalar<T>(
 impl FromYaml for String {
     const TYPE: &'static str = "text";
 
+    fn schema() -> Json {
+        schema::text()
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         scalar(node, reader, "a text", |scalar| Some(scalar.text.clone()))
     }
@@ -46,6 +50,10 @@ impl FromYaml for String {
 
 impl FromYaml for bool {
     const TYPE: &'static str = "boolean";
+
+    fn schema() -> Json {
+        schema::boolean()
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         scalar(node, reader, "a boolean: write `true` or `false`", |scalar| match scalar.resolve() {
@@ -61,6 +69,10 @@ impl FromYaml for bool {
 
 impl FromYaml for u64 {
     const TYPE: &'static str = "number";
+
+    fn schema() -> Json {
+        schema::whole(0, u64::MAX)
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         scalar(node, reader, "a whole number, 0 or more", |scalar| {
@@ -80,6 +92,10 @@ impl FromYaml for u64 {
 impl FromYaml for u8 {
     const TYPE: &'static str = "number";
 
+    fn schema() -> Json {
+        schema::whole(0, u8::MAX.into())
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let number = u64::from_yaml(node, reader)?;
         number.try_into().ok().or_else(|| reader.refuse(node, "a number from 0 to 255"))
@@ -90,8 +106,29 @@ impl FromYaml for u8 {
     }
 }
 
+impl FromYaml for u16 {
+    const TYPE: &'static str = "number";
+
+    fn schema() -> serde_json::Value {
+        schema::whole(0, u16::MAX.into())
+    }
+
+    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let number = u64::from_yaml(node, reader)?;
+        number.try_into().ok().or_else(|| reader.refuse(node, "a number from 0 to 65535"))
+    }
+
+    fn to_json(&self) -> Json {
+        (*self).into()
+    }
+}
+
 impl FromYaml for u32 {
     const TYPE: &'static str = "number";
+
+    fn schema() -> Json {
+        schema::whole(0, u32::MAX.into())
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let number = u64::from_yaml(node, reader)?;
@@ -105,6 +142,10 @@ impl FromYaml for u32 {
 
 impl FromYaml for f64 {
     const TYPE: &'static str = "number";
+
+    fn schema() -> Json {
+        schema::number(json!({}))
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         scalar(node, reader, "a number, e.g. 0.95", |scalar| {
@@ -125,6 +166,10 @@ impl FromYaml for f64 {
 impl FromYaml for usize {
     const TYPE: &'static str = "number";
 
+    fn schema() -> Json {
+        schema::whole(0, usize::MAX as u64)
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let number = u64::from_yaml(node, reader)?;
         number.try_into().ok().or_else(|| reader.refuse(node, "a number this machine can count to"))
@@ -138,6 +183,10 @@ impl FromYaml for usize {
 /// `30s`, `1.5h`, or a bare number of seconds, as clickdetect writes its time-outs.
 impl FromYaml for Duration {
     const TYPE: &'static str = "duration";
+
+    fn schema() -> Json {
+        schema::duration()
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let scalar = match reader.scalar(node).ok()? {
@@ -161,6 +210,10 @@ impl FromYaml for Duration {
 impl FromYaml for Secret {
     const TYPE: &'static str = "secret";
 
+    fn schema() -> Json {
+        schema::text()
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         // A wrong secret is not repeated in a message.
         match reader.scalar(node).ok()? {
@@ -182,6 +235,10 @@ impl FromYaml for Secret {
 impl FromYaml for PathBuf {
     const TYPE: &'static str = "path";
 
+    fn schema() -> Json {
+        schema::text()
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let path = String::from_yaml(node, reader)?;
         if path.is_empty() || path.contains('\0') {
@@ -198,6 +255,11 @@ impl FromYaml for PathBuf {
 impl<T: FromYaml> FromYaml for Option<T> {
     const TYPE: &'static str = T::TYPE;
     const OPTIONAL: bool = true;
+    const INSIDE: &'static [Field] = T::INSIDE;
+
+    fn schema() -> Json {
+        T::schema()
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         T::from_yaml(node, reader).map(Some)
@@ -215,6 +277,10 @@ impl<T: FromYaml> FromYaml for Option<T> {
 /// A single text is a list of one.
 impl FromYaml for Vec<String> {
     const TYPE: &'static str = "list of texts";
+
+    fn schema() -> Json {
+        schema::list_or_one(schema::text())
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         match &node.value {
@@ -235,6 +301,11 @@ impl FromYaml for Vec<String> {
 
 impl<T: FromYaml> FromYaml for BTreeMap<String, T> {
     const TYPE: &'static str = "map";
+    const INSIDE: &'static [Field] = T::INSIDE;
+
+    fn schema() -> Json {
+        json!({ "type": "object", "additionalProperties": T::schema() })
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let Some(entries) = node.entries() else {
@@ -296,7 +367,7 @@ fn inner(node: &Node, reader: &mut Reader<'_>) -> Option<Json> {
     Json::from_yaml(node, reader)
 }
 
-fn untyped(scalar: &Scalar) -> Json {
+pub(super) fn untyped(scalar: &Scalar) -> Json {
     match scalar.resolve() {
         Resolved::Null => Json::Null,
         Resolved::Bool(value) => value.into(),

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::diagnostic::suggestion;
-use super::read::{FromYaml, Reader, clip};
-use super::units;
+use super::read::{Field, FromYaml, Reader, Section as _, clip};
 use super::yaml::{Node, Position, Value};
+use super::{schema, units};
 use crate::triage;
 
 /// Values by name, in the file's order.
@@ -16,6 +16,11 @@ pub struct Named<T>(pub Vec<(String, T)>);
 
 impl<T: FromYaml> FromYaml for Named<T> {
     const TYPE: &'static str = "map by name";
+    const INSIDE: &'static [Field] = T::INSIDE;
+
+    fn schema() -> Json {
+        json!({ "type": "object", "additionalProperties": T::schema() })
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let Some(entries) = node.entries() else { return reader.refuse(node, "a map of `name: ...`") };
@@ -46,6 +51,11 @@ pub struct Switch(pub Option<triage::Config>);
 
 impl FromYaml for Switch {
     const TYPE: &'static str = "boolean | triage";
+    const INSIDE: &'static [Field] = triage::Config::FIELDS;
+
+    fn schema() -> Json {
+        json!({ "anyOf": [schema::boolean(), { "$ref": "#/$defs/triage" }] })
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         if matches!(node.value, Value::Scalar(_)) {
@@ -69,6 +79,14 @@ pub struct Plugins {
 
 impl FromYaml for Plugins {
     const TYPE: &'static str = "map by name";
+
+    fn schema() -> Json {
+        json!({
+            "type": "object",
+            "properties": { "clickagentic": Switch::schema() },
+            "additionalProperties": false,
+        })
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let Some(entries) = node.entries() else { return reader.refuse(node, "a map of `plugin: settings`") };
@@ -111,6 +129,10 @@ impl Patterns {
 impl FromYaml for Patterns {
     const TYPE: &'static str = "list of paths";
 
+    fn schema() -> Json {
+        Vec::<String>::schema()
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let texts = Vec::<String>::from_yaml(node, reader)?;
         let places: Vec<Position> = match &node.value {
@@ -134,6 +156,10 @@ pub struct Interval {
 
 impl FromYaml for Interval {
     const TYPE: &'static str = "duration";
+
+    fn schema() -> Json {
+        schema::pattern(r"^\s*[0-9.]+\s*(s|m|h|d|w|mo|y)\s*$")
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let text = String::from_yaml(node, reader)?;
