@@ -41,6 +41,39 @@ impl fmt::Debug for Request {
     }
 }
 
+impl Request {
+    /// `text`, e.g. of an answer, without what this request keeps secret: its headers' values, its query and, where
+    /// that is a secret, its path. Servers and proxies like to repeat what they were sent.
+    pub fn redact(&self, text: &str) -> String {
+        let mut secrets: Vec<String> = Vec::new();
+        for (name, value) in &self.headers {
+            if !PUBLIC_HEADERS.contains(&name.as_str()) {
+                // `Bearer TOKEN` is a secret, and so is `TOKEN`.
+                secrets.extend(value.reveal().split_whitespace().map(str::to_owned));
+            }
+        }
+        if let Ok(url) = parse(&self.to.url) {
+            secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+            secrets
+                .extend(url.query().into_iter().flat_map(|query| query.split(['&', '='])).map(str::to_owned));
+            secrets.extend(url.password().map(str::to_owned));
+            if self.to.url.has_secret_path() {
+                secrets.push(url.path().to_owned());
+                // Of `/bot123:TOKEN/sendMessage` the token alone is one too.
+                secrets.extend(
+                    url.path().split('/').flat_map(|segment| segment.split([':', '%'])).map(str::to_owned),
+                );
+            }
+        }
+        // A word of a language is no secret, and too short a one would take innocent text with it.
+        secrets.retain(|secret| {
+            secret.len() >= 6 && !secret.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-')
+        });
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+    }
+}
+
 /// What came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -254,6 +287,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shorter than the idle time of common servers and proxies, which close without a word.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_DRAINED_BYTES: usize = 64 << 10;
+/// Headers whose values are no secrets.
+const PUBLIC_HEADERS: [&str; 6] =
+    ["content-type", "accept", "user-agent", "idempotency-key", "watchpost-alert-id", "watchpost-update"];
 
 #[cfg(test)]
 mod tests {
@@ -288,6 +324,23 @@ mod tests {
         };
         let error = Http::new([missing]).err().unwrap().to_string();
         assert!(error.starts_with("https://soc.example/x: `ca`: cannot read `/no/such/ca.pem`"), "{error}");
+    }
+
+    #[test]
+    fn an_answer_that_repeats_a_secret_is_kept_without_it() {
+        let mut request = request(Destination {
+            url: "https://h.example/bot123456:AA-bb_77/sendMessage?sig=k3y%2Fk3y"
+                .parse::<Url>()
+                .unwrap()
+                .with_secret_path(),
+            ..destination("https://h.example/")
+        });
+        request.headers.push(("content-type".to_owned(), Secret::new("text/plain; v=100000")));
+        let echo = "no /bot123456:AA-bb_77/sendMessage?sig=k3y%2Fk3y here (AA-bb_77, k3y/k3y, Bearer s3cret) text/plain; v=100000";
+        let kept = request.redact(echo);
+        assert_eq!(kept, "no ***?sig=*** here (***, ***, Bearer ***) text/plain; v=100000");
+        let public = Request { to: destination("https://h.example/alerts/2026-a"), ..request };
+        assert_eq!(public.redact("404 for /alerts/2026-a"), "404 for /alerts/2026-a");
     }
 
     #[tokio::test]

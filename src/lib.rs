@@ -22,6 +22,7 @@ pub mod trust;
 pub mod webhook;
 
 pub mod http;
+pub mod mail;
 pub mod telemetry;
 pub mod text;
 

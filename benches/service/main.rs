@@ -2,13 +2,18 @@
 //! Prints one table; asserts nothing on time, since machines differ.
 //!
 //! `WATCHPOST_BENCH_SECONDS` (60) is how long the thousand rules run; `WATCHPOST_BENCH_ONLY=start,rules` takes some
-//! of the parts `start`, `rules`, `delivery`, `history`, `triage`; `WATCHPOST_BENCH_ALERTS` (100,000) is how many the store
+//! of the parts `start`, `rules`, `sources`, `delivery`, `history`, `triage`; `WATCHPOST_BENCH_ALERTS` (100,000) is how many the store
 //! of `history` holds, which is measured inside this process, with the judge in it. Without a model in `models/` the last says so.
 
+// The tests' fake server, of which a bench needs little.
+#[allow(dead_code, unused_imports, clippy::unwrap_used)]
+#[path = "../../tests/it/fake.rs"]
+mod fake;
 mod history;
 mod judge;
 mod process;
 mod scene;
+mod sources;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -44,9 +49,10 @@ type Part = (&'static str, fn() -> Result<Vec<Line>>);
 fn main() -> Result<()> {
     println!("{}\nload average before {}", machine(), load_average());
     let only = std::env::var("WATCHPOST_BENCH_ONLY").unwrap_or_default();
-    let parts: [Part; 5] = [
+    let parts: [Part; 6] = [
         ("start", start),
         ("rules", thousand_rules),
+        ("sources", sources::sources),
         ("delivery", delivery),
         ("history", history::history),
         ("triage", triage),

@@ -28,6 +28,54 @@ pub fn thousand_rules(dir: &Path, receiver: &str, query: &str) -> Result<()> {
     Ok(())
 }
 
+/// [`RULES`] rules shared out evenly over [`SOURCES`], every [`SOURCES_TICK_S`] seconds; none fires. The servers are at
+/// `urls`, the second one's certificate signed by the tests' authority.
+pub fn rules_over_sources(dir: &Path, receiver: &str, urls: [&str; 2]) -> Result<()> {
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/authority.pem");
+    fs::create_dir_all(dir.join("rules"))?;
+    let mut text = String::from("datasources:\n");
+    for (number, (kind, settings, _)) in SOURCES.iter().enumerate() {
+        let url = match number % 2 {
+            0 => format!("url: '{}'", urls[0]),
+            _ => format!("url: '{}', ca: {authority}", urls[1]),
+        };
+        let settings = settings.replace("{url}", &url);
+        text.push_str(&format!("  s{number}: {{type: {kind}, {settings}}}\n"));
+    }
+    text.push_str(&format!(
+        "webhooks:\n  receiver: {{type: generic, url: 'http://{receiver}/'}}\n\
+         detectors:\n  all:\n    name: All\n    for: {SOURCES_TICK_S}s\n    rules: ['rules/*.yml']\n    \
+         webhooks: [receiver]\ntriage: false\n"
+    ));
+    fs::write(dir.join("runner.yml"), text)?;
+    for number in 0..RULES {
+        let source = number % SOURCES.len();
+        let id = format!("r{number:04}");
+        rule(dir, &id, SOURCES[source].2)?;
+        let path = dir.join("rules").join(format!("{id}.yml"));
+        let text = fs::read_to_string(&path)?;
+        fs::write(path, format!("{text}datasource: s{source}\n"))?;
+    }
+    Ok(())
+}
+
+pub const RULES: usize = 1_000;
+pub const SOURCES_TICK_S: u64 = 40;
+/// Kind, settings, query.
+pub const SOURCES: [(&str, &str, &str); 10] = [
+    ("duckdb", "threads: 1", NOTHING),
+    ("duckdb", "threads: 1", NOTHING),
+    ("loki", "{url}", "{job=\"auth\"} |= \"Failed password\""),
+    ("loki", "{url}", "{job=\"auth\"} |= \"Accepted password\""),
+    ("victorialogs", "{url}", "_msg:\"Failed password\""),
+    ("victorialogs", "{url}", "_msg:\"Accepted password\""),
+    ("opensearch-ppl", "{url}", "source=auth-* | where outcome = 'failed'"),
+    ("opensearch", "{url}, index: auth-*", SEARCH),
+    ("elasticsearch", "{url}, index: auth-*", SEARCH),
+    ("opensearch-ppl", "{url}", "source=auth-* | where outcome = 'accepted'"),
+];
+const SEARCH: &str = r#"{"query": {"bool": {"filter": [{"term": {"outcome": "failed"}}, {"range": {"@timestamp": {"gte": {{ startime }}, "lt": {{ endtime }}, "format": "epoch_second"}}}]}}}"#;
+
 /// Rules that all fire every second, with one row.
 pub fn firing_rules(dir: &Path, receiver: &str, rules: usize) -> Result<()> {
     // What is due once must not come again while the first is measured.

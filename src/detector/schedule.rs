@@ -9,18 +9,19 @@ use tokio_util::task::TaskTracker;
 use super::search::Search;
 use crate::clock::{Clock, Timestamp};
 
-/// Searches all rules of one detector at once now and then every `interval`, until `shutdown`.
+/// Searches all rules of one detector at once at `first` and then every `interval`, until `shutdown`.
 ///
 /// Ticks lie on a grid from the first one, so that a late tick does not shift those after it. Every rule runs
 /// in a task of its own: none waits for another, and none is started while its last tick still runs.
 pub async fn run(
     searches: Vec<Arc<Search>>,
     interval: Duration,
+    first: Timestamp,
     clock: Clock,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 ) {
-    let mut due = clock.now();
+    let mut due = first;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,

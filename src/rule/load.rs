@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use minijinja::Environment;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::template;
 use super::{Level, Rule, Size};
 use crate::config::yaml::{self, Node, Position, Resolved, Style};
 use crate::config::{
-    Detector, Diagnostic, FromYaml, Patterns, Reader, Runner, Severity, not_sigma, read_text, section,
+    Detector, Diagnostic, FromYaml, Patterns, Reader, Runner, Severity, not_sigma, read_text, schema, section,
 };
 
 /// The rules of one detector, and what is to be said about them.
@@ -66,7 +66,7 @@ impl RuleSet {
         let mut set = Self::default();
         // By id: which file has it.
         let mut taken: HashMap<String, String> = HashMap::new();
-        for path in super::glob::find(scope, &mut set.diagnostics) {
+        for path in find(scope, &mut set.diagnostics) {
             match load_file(&path, scope.datasources, environment) {
                 Err(broken) => set.broken.push(broken),
                 Ok(loaded) => {
@@ -108,6 +108,11 @@ pub struct LoadedRule {
     pub warnings: Vec<Diagnostic>,
 }
 
+/// The files that a detector's patterns reach, each once; what is wrong with a pattern is noted.
+pub fn find(scope: Scope<'_>, diagnostics: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
+    super::glob::find(scope, diagnostics)
+}
+
 /// Reads one rule file. `datasources` are the names that the rule may use.
 pub fn load_file(
     path: &Path,
@@ -121,7 +126,8 @@ pub fn load_file(
     parse(path, &shown, &text, datasources, environment).map_err(broken)
 }
 
-fn parse(
+/// Reads the text of a rule that stands at `path`; diagnostics call it `shown`.
+pub fn parse(
     path: &Path,
     shown: &str,
     text: &str,
@@ -241,6 +247,10 @@ pub struct Id(pub String);
 impl FromYaml for Id {
     const TYPE: &'static str = "text";
 
+    fn schema() -> Json {
+        schema::text()
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let written = text(node, reader)?;
         let id = match node.scalar().map(|scalar| scalar.resolve()) {
@@ -266,6 +276,12 @@ impl FromYaml for Id {
 impl FromYaml for Level {
     const TYPE: &'static str = "level";
 
+    fn schema() -> Json {
+        let words = ["informational", "low", "medium", "high", "critical"];
+        let text = json!({ "type": "string", "pattern": r"^\s*([0-9]+|[a-zA-Z]+)\s*$" });
+        json!({ "anyOf": [{ "type": "integer", "minimum": 0, "maximum": 100 }, { "enum": words }, text] })
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         const LEVEL: &str =
             "a level: a number from 0 to 100, or `informational`, `low`, `medium`, `high`, `critical`";
@@ -284,6 +300,10 @@ impl FromYaml for Level {
 
 impl FromYaml for Size {
     const TYPE: &'static str = "size";
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": r"^\s*(>=|<=|==|>|<)\s*[0-9]+\s*$" })
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let Some(scalar) = node.scalar() else {

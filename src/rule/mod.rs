@@ -54,6 +54,8 @@ impl Rule {
             ("tags", self.tags.as_slice().into()),
             ("data", self.data.clone()),
             ("description", self.description.as_str().into()),
+            // The detector's own values, once it fires.
+            ("detector", Value::Null),
             ("path", self.path.to_string_lossy().into()),
             ("sigma", false.into()),
         ];

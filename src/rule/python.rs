@@ -174,13 +174,30 @@ fn write_quoted(text: &str, out: &mut String) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             same if same == quote => out.extend(['\\', same]),
-            control if (control as u32) < 0x100 && control.is_control() => {
-                write!(out, "\\x{:02x}", control as u32).expect("writing to a String does not fail");
+            hidden if !is_printable(hidden) => {
+                match u32::from(hidden) {
+                    code @ ..0x100 => write!(out, "\\x{code:02x}"),
+                    code @ ..0x1_0000 => write!(out, "\\u{code:04x}"),
+                    code => write!(out, "\\U{code:08x}"),
+                }
+                .expect("writing to a String does not fail");
             }
             other => out.push(other),
         }
     }
     out.push(quote);
+}
+
+/// Python's `str.isprintable()` of one character: no controls, formats, surrogates, private or unassigned ones, and of
+/// the separators only the blank. Rust's `Debug` has the same list, but escapes an accent that begins a text.
+fn is_printable(character: char) -> bool {
+    if character.is_ascii() {
+        return !character.is_ascii_control();
+    }
+    let mut text = [0; 5];
+    text[0] = b'a';
+    let end = 1 + character.encode_utf8(&mut text[1..]).len();
+    std::str::from_utf8(&text[..end]).is_ok_and(|text| text.escape_debug().eq(text.chars()))
 }
 
 /// Python writes an exponent below 1e-4 and from 1e16 on.

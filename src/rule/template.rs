@@ -111,6 +111,11 @@ pub fn text(value: &Value) -> String {
     python::text(value)
 }
 
+/// What Python iterates over: items of a list, keys of a dict, characters of a text.
+pub fn items(value: &Value) -> Result<Vec<Value>, Error> {
+    python::items(value)
+}
+
 /// Python's `json.dumps(value)`, what the filter `tojson` gives.
 pub fn json(value: &Value) -> Result<String, Error> {
     python::json(value)

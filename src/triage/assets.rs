@@ -58,6 +58,10 @@ impl Assets {
 impl FromYaml for Assets {
     const TYPE: &'static str = "list of addresses, networks and names";
 
+    fn schema() -> serde_json::Value {
+        Vec::<String>::schema()
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let texts = Vec::<String>::from_yaml(node, reader)?;
         if texts.len() > MAX_ASSETS {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use watchpost_engine::Device;
 
 use super::assets::Assets;
 use super::budget::Budget;
 use super::notes::KnownBenign;
 use crate::config::yaml::{Node, Value};
-use crate::config::{FromYaml, Reader, Secret, Url, section, suggestion, units};
+use crate::config::{FromYaml, Reader, Secret, Url, schema, section, suggestion, units, words};
 use crate::rule::Rule;
 use crate::rule::load::Id;
 
@@ -38,6 +38,7 @@ section! {
         pub think: bool = "false",
         /// Rules below this level are not triaged, 1-100.
         #[read(level)]
+        #[schema(schema::whole(1, 100))]
         pub from_level: u8 = "1",
         /// Ids of rules that are not triaged.
         #[read(ids)]
@@ -56,21 +57,26 @@ section! {
         /// Alerts that may wait for their verdict at one time; of more, the least urgent go without one. As many may wait for
         /// the model's text; of more, the least urgent keep code's.
         #[read(queue)]
+        #[schema(schema::whole(1, 100_000))]
         pub queue: usize = "1000",
         /// Alerts that are read at the same time. More take more memory and each takes longer, but all of them less.
         #[read(batch)]
+        #[schema(schema::whole(1, 64))]
         pub batch: usize = "8",
         /// What the model computes on: `cpu`; `cuda`, or `cuda:1`, an Nvidia GPU by its number from 0; `metal`, the GPU of an
         /// Apple machine. A GPU needs a build made for it, with `--features cuda` or `--features metal`.
         pub device: Device = "cpu",
         /// Threads of the model; by default one for each processor.
         #[read(threads)]
+        #[schema(schema::whole(1, 1024))]
         pub threads: Option<usize>,
         /// How far the model steps back for other work on the processors, 0-19, as `nice` counts.
         #[read(niceness)]
+        #[schema(schema::whole(0, 19))]
         pub niceness: u8 = "10",
         /// Memory that the model may use, in bytes, e.g. `2GiB`; by default what it needs.
         #[read(memory)]
+        #[schema(schema::size())]
         pub memory_limit: Option<u64>,
         /// What must be proven before `watchpost trust grant` lets the machine close or lower alerts by itself, and how many
         /// alerts analysts close without seeing its verdict.
@@ -84,12 +90,15 @@ section! {
         /// What precision and recall of a rule's verdicts must be proven to be, 0.5-0.999: the lower bounds of what was
         /// measured, at 95 %.
         #[read(bar)]
+        #[schema(schema::number(json!({ "minimum": 0.5, "maximum": 0.999 })))]
         pub bar: f64 = "0.95",
         /// Days from the first to the last closing that is measured, 1-180.
         #[read(days)]
+        #[schema(schema::whole(1, 180))]
         pub days: u32 = "30",
         /// The share of alerts, 0-1, whose verdict is shown to nobody until a person has closed them.
         #[read(share)]
+        #[schema(schema::number(json!({ "minimum": 0, "maximum": 1 })))]
         pub blind: f64 = "0",
     }
 }
@@ -123,6 +132,10 @@ pub enum Provider {
 impl FromYaml for Provider {
     const TYPE: &'static str = "provider";
 
+    fn schema() -> Json {
+        schema::words(&["local"])
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         const PLANNED: [&str; 7] =
             ["openai", "anthropic", "google", "huggingface", "ollama", "openrouter", "deepseek"];
@@ -146,6 +159,10 @@ impl FromYaml for Provider {
 impl FromYaml for Device {
     const TYPE: &'static str = "device";
 
+    fn schema() -> Json {
+        schema::pattern("^(cpu|metal|cuda(:[0-9]+)?)$")
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let name = String::from_yaml(node, reader)?;
         let device = match name.parse::<Self>() {
@@ -163,29 +180,11 @@ impl FromYaml for Device {
     }
 }
 
-/// When an alert goes out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deliver {
-    Prose,
-    Verdict,
-}
-
-impl FromYaml for Deliver {
-    const TYPE: &'static str = "prose | verdict";
-
-    fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        match String::from_yaml(node, reader)?.as_str() {
-            "prose" => Some(Self::Prose),
-            "verdict" => Some(Self::Verdict),
-            _ => reader.refuse(node, "a time to deliver: write `prose` or `verdict`"),
-        }
-    }
-
-    fn to_json(&self) -> Json {
-        match self {
-            Self::Prose => "prose".into(),
-            Self::Verdict => "verdict".into(),
-        }
+words! {
+    /// When an alert goes out.
+    pub enum Deliver: "a time to deliver" {
+        Prose = "prose",
+        Verdict = "verdict",
     }
 }
 

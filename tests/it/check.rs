@@ -68,8 +68,8 @@ fn every_problem_of_a_runner_is_told_and_its_rules_are_still_read() {
             r#"datasource:
     type: duckdbb
 datasources:
-    a: {type: duckdb, databse: x.db, s3_key: AKIA}
-    b: {type: clickhouse, host: 10.0.0.1}
+    a: {type: duckdb, databse: x.db, s3_type: s4}
+    b: {type: clickhouse, host: 'http://10.0.0.1', settings: {readonly: 0}}
 webhooks:
     hook:
         url: ftp://x
@@ -119,8 +119,9 @@ stroe: x.db
     runner.yml:1:1: `datasource` and `datasources` are both here: move the one into the other
     runner.yml:2:11: datasource.type: no datasource is called `duckdbb`; did you mean `duckdb`?
     runner.yml:4:23: datasources.a: unknown key `databse`; did you mean `database`?
-    runner.yml:4:38: datasources.a: `s3_key` belongs to object storage, which is not built yet: remove it and read local files
-    runner.yml:5:15: datasources.b.type: the datasource `clickhouse` is not built yet; there is `duckdb`
+    runner.yml:4:47: datasources.a.s3_type: `s4` is not a kind of object storage: write `s3`, `gcs` or `r2`
+    runner.yml:5:33: datasources.b.host: not a host: write a name or an address, e.g. `10.0.0.5`; a whole address is `url`
+    runner.yml:5:63: datasources.b.settings.readonly: this one is ours to say: remove it
     runner.yml:8:14: webhooks.hook.url: this is not an address: write one that starts with `http://` or `https://`
     runner.yml:9:9: webhooks.hook: unknown key `timout`; did you mean `timeout`?
     runner.yml:10:18: webhooks.hook.timeout: `1h` is not between 0.1s and 10m
@@ -153,7 +154,7 @@ stroe: x.db
     rules/bad.yml:3:8: level: `200` is not a level: a number from 0 to 100, or `informational`, `low`, `medium`, `high`, `critical`
     rules/bad.yml:4:7: size: `>5` is not a size: quote an operator and a row count, e.g. size: ">5"
     rules/bad.yml:5:17: warning: rule: nothing is called `startim` here, it will be empty; did you mean `startime`?
-    2 detectors, 1 rule, 37 problems
+    2 detectors, 1 rule, 38 problems
     "#);
 }
 

@@ -190,9 +190,82 @@ fn it_describes_itself() {
     assert!(text(&site.run(&["--version"]).stdout).starts_with("watchpost 0."));
     assert!(text(&site.run(&["completions", "bash"]).stdout).contains("_watchpost"));
     let manual = text(&site.run(&["man"]).stdout);
-    for verb in ["CHECK", "DEMO", "TRIAGE", "MODEL", "ALERTS", "DELIVERIES", "GAPS", "STATUS"] {
+    for verb in [
+        "CHECK",
+        "LIST",
+        "MIGRATE",
+        "SCHEMA",
+        "DEMO",
+        "TRIAGE",
+        "MODEL",
+        "ALERTS",
+        "DELIVERIES",
+        "GAPS",
+        "STATUS",
+    ] {
         assert!(manual.contains(&format!("WATCHPOST {verb}")), "{verb}");
     }
+}
+
+#[test]
+fn clickdetects_flags_are_done_or_refused_by_name() {
+    let site = Site::new(RUNNER, &[("loud.yml", LOUD)]);
+    for (args, words) in [
+        (vec!["--api"], "--api: the HTTP API is not built yet"),
+        (vec!["--api", "-p", "8080", "--reload"], "--api: "),
+        (vec!["--reload"], "--reload: rules are read at the start only"),
+        (vec!["-r", "runner.yml", "--sigma"], "--sigma: Sigma rules are not built yet"),
+    ] {
+        let output = site.run(&args);
+        assert_eq!(code(&output), 4, "{args:?}");
+        assert!(text(&output.stderr).contains(words), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_runner_may_come_from_standard_input() {
+    let site = Site::new("detectors: {}", &[("loud.yml", LOUD)]);
+    let with = |runner: &str| {
+        std::fs::write(site.path().join("elsewhere.yml"), runner).unwrap();
+        let given = std::fs::File::open(site.path().join("elsewhere.yml")).unwrap();
+        site.command(&["--stdin", "--dry-run", "-v"]).stdin(given).output().unwrap()
+    };
+    let output = with(RUNNER);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("fired   minute/loud"), "{}", text(&output.stdout));
+    let broken = with("stroe: x\n");
+    assert_eq!(code(&broken), 3);
+    assert!(
+        text(&broken.stderr).contains("(standard input):1:1: unknown key `stroe`"),
+        "{}",
+        text(&broken.stderr)
+    );
+}
+
+#[test]
+fn with_no_start_the_first_tick_is_one_interval_away() {
+    let site = Site::new(&RUNNER.replace("for: 1m", "for: 2s"), &[("loud.yml", LOUD)]);
+    let began = Instant::now();
+    let (out, _) = site.serve(&["--no-start"], 1);
+    assert!(began.elapsed() >= Duration::from_secs(2) && !out.is_empty(), "{out:?}");
+}
+
+#[test]
+fn a_set_up_of_clickdetects_is_migrated_into_a_folder_that_runs() {
+    let runner = RUNNER.replace("{type: duckdb}", "{type: duckdb}\nlog_level: debug");
+    let site = Site::new(&runner, &[("loud.yml", LOUD)]);
+    let output = site.run(&["migrate", "runner.yml", "--write", "new"]);
+    assert_eq!(code(&output), 1, "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.contains("runner.yml:3:1: changed: clickdetect ignored the key `log_level`"), "{said}");
+    assert_eq!(std::fs::read_to_string(site.path().join("runner.yml")).unwrap(), runner, "the old one stays");
+    let check = site.run(&["check", "-r", "new/runner.yml"]);
+    assert_eq!((text(&check.stdout).as_str(), code(&check)), ("1 detector, 1 rule, 0 problems\n", 0));
+    let again = site.run(&["migrate", "new/runner.yml"]);
+    assert_eq!((text(&again.stdout).as_str(), code(&again)), ("nothing to change, 0 that differ\n", 0));
+    let told: Value = serde_json::from_slice(&site.run(&["migrate", "runner.yml", "--json"]).stdout).unwrap();
+    assert_eq!(told["notes"][0]["sort"], "changed");
+    assert_eq!(code(&site.run(&["migrate", "nowhere.yml"])), 4);
 }
 
 #[test]

@@ -43,6 +43,23 @@ async fn an_alert_knows_which_columns_its_rule_calls_tainted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rule_and_detector_have_clickdetects_fields_in_its_order_and_null_where_nothing_is_written() {
+    let soc = Soc::start(RUNNER, &[RULE]).await;
+    soc.datasource.answer(json!([{ "user": "root" }]));
+    soc.advance(MINUTES(5)).await;
+    let alert = &soc.alerts()[0].alert;
+    // Templates print them whole, so that the order shows.
+    let rule = "id name level size active rule author group tags data description detector path sigma";
+    assert_eq!(alert.rule.keys().cloned().collect::<Vec<_>>().join(" "), rule);
+    let detector =
+        "name for_time description rules webhooks data tenant active datasource sigma max_detector_time";
+    assert_eq!(alert.detector.keys().cloned().collect::<Vec<_>>().join(" "), detector);
+    let nothing = [&alert.rule["detector"], &alert.detector["data"], &alert.detector["description"]];
+    assert_eq!(nothing, [&json!(null); 3]);
+    assert!(alert.detector["datasource"].is_object());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_query_keeps_its_window() {
     let soc = Soc::start(RUNNER, &[RULE]).await;
     soc.datasource.fail("connection reset");

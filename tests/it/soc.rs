@@ -98,6 +98,7 @@ impl Soc {
             self.tasks.spawn(schedule::run(
                 searches.collect(),
                 detector.interval,
+                self.clock.now(),
                 self.clock,
                 tasks,
                 shutdown,

@@ -5,12 +5,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::{Condition, Effect, MAX_STATEMENTS, Statement, Subject, Wanted};
 use crate::clock::Timestamp;
 use crate::config::yaml::{Node, Position, Value};
-use crate::config::{FromYaml, Reader, clip, section};
+use crate::config::{Field, FromYaml, Reader, Section as _, clip, schema, section};
 use crate::triage::field::{self, Role};
 
 section! {
@@ -78,6 +78,11 @@ impl KnownBenign {
 
 impl FromYaml for Vec<KnownBenign> {
     const TYPE: &'static str = "list of statements";
+    const INSIDE: &'static [Field] = KnownBenign::FIELDS;
+
+    fn schema() -> Json {
+        json!({ "type": "array", "items": KnownBenign::schema() })
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let Value::List(items) = &node.value else {
@@ -117,6 +122,10 @@ pub struct Networks(Vec<Wanted>);
 impl FromYaml for Networks {
     const TYPE: &'static str = "list of addresses and networks";
 
+    fn schema() -> Json {
+        Vec::<String>::schema()
+    }
+
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let what = "an address or a network, e.g. `10.0.0.5`, `10.1.0.0/16`";
         let texts = texts(node, reader, what, |text| network(text).is_some())?;
@@ -144,6 +153,10 @@ impl Until {
 
 impl FromYaml for Until {
     const TYPE: &'static str = "date or time";
+
+    fn schema() -> Json {
+        schema::text()
+    }
 
     fn from_yaml(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let text = String::from_yaml(node, reader)?;
