@@ -18,7 +18,6 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-
 use self::card::Card;
 use super::template::{Style, Template, plain};
 use super::web::{self, Endpoint};
