@@ -426,7 +426,6 @@ async fn what_may_pass_is_tried_again_until_it_arrives() {
                 site.advance(Duration::from_secs(6)).await;
             }
             site.until(|rows| rows[0].state == "due" && rows[0].attempts == 1).await;
-            site.advance(Duration::from_secs(6)).await;
             site.advance(Duration::from_secs(900)).await;
             let rows = site.until_all("done").await;
             assert_eq!((rows[0].attempts, tool.kept().len()), (2, 1), "{kind}: {name}");
