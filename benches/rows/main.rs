@@ -1,7 +1,7 @@
 //! Rows a second from a store into an alert's data, beside what Python's clients reach on the same machine and data.
 //!
 //! `make bench-rows` starts the servers and runs this. Each measurement has a process of its own, whose growth of peak
-//! memory is told.
+//! memory and whose processor time are told: what a store takes for its answer is in the seconds of both.
 
 use std::path::Path;
 use std::process::Command;
@@ -62,9 +62,13 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The median of some runs, and by how much the peak of memory grew.
+/// The medians of some runs, and by how much the peak of memory grew.
 struct Measured {
+    /// From question to rows.
     seconds: f64,
+    /// Of processors, in this process.
+    processor: f64,
+    /// Bytes.
     peak: f64,
 }
 
@@ -72,19 +76,28 @@ impl Measured {
     fn of(text: &str) -> anyhow::Result<Self> {
         let told: Value = serde_json::from_str(text)?;
         anyhow::ensure!(told["rows"] == ROWS, "not all rows: {told}");
-        let mut seconds: Vec<f64> =
-            told["seconds"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
-        seconds.sort_by(f64::total_cmp);
-        Ok(Self { seconds: seconds[seconds.len() / 2], peak: told["peak"].as_f64().unwrap_or_default() })
+        let median = |name: &str| {
+            let mut runs: Vec<f64> =
+                told[name].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+            runs.sort_by(f64::total_cmp);
+            runs[runs.len() / 2]
+        };
+        let peak = told["peak"].as_f64().unwrap_or_default();
+        Ok(Self { seconds: median("seconds"), processor: median("processor"), peak })
     }
 
     fn told(&self) -> String {
-        format!("{:.0} rows/s, {:.1} MB", ROWS as f64 / self.seconds, self.peak / 1e6)
+        let (rows, peak) = (ROWS as f64 / self.seconds, self.peak / 1e6);
+        format!("{rows:.0} rows/s, {:.2} s of a processor, {peak:.1} MB", self.processor)
     }
 
     fn beside(&self, python: &Self) -> String {
-        let memory = self.peak / python.peak;
-        format!("{:.1} times as many, {:.1} % of the memory", python.seconds / self.seconds, 100.0 * memory)
+        format!(
+            "{:.1} times as many, {:.1} % of the processor, {:.1} % of the memory",
+            python.seconds / self.seconds,
+            100.0 * self.processor / python.processor,
+            100.0 * self.peak / python.peak
+        )
     }
 }
 
@@ -110,16 +123,17 @@ fn child(settings: &str) -> anyhow::Result<()> {
     runtime.block_on(async {
         source.query("SELECT 1", window, &limits).await?;
         let before = peak()?;
-        let mut seconds = Vec::new();
+        let (mut seconds, mut busy) = (Vec::new(), Vec::new());
         let mut count = 0;
         for _ in 0..TIMES {
-            let began = Instant::now();
+            let (began, busy_before) = (Instant::now(), processor()?);
             let found = source.query("SELECT * FROM bench_rows", window, &limits).await?;
             seconds.push(began.elapsed().as_secs_f64());
+            busy.push(processor()? - busy_before);
             count = found.count;
             anyhow::ensure!(found.rows.len() == rows, "kept {} rows", found.rows.len());
         }
-        println!("{}", json!({"rows": count, "seconds": seconds, "peak": peak()? - before}));
+        println!("{}", json!({"rows": count, "seconds": seconds, "processor": busy, "peak": peak()? - before}));
         Ok(())
     })
 }
@@ -128,6 +142,15 @@ fn output(command: &mut Command) -> anyhow::Result<String> {
     let done = command.output()?;
     anyhow::ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// What this process has had of processors, in seconds: fields 14 and 15 of `proc_pid_stat(5)`, in hundredths.
+fn processor() -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The second field is the name, in brackets, and may hold anything.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().skip(11).take(2);
+    let hundredths: Vec<u64> = fields.map(str::parse).collect::<Result<_, _>>()?;
+    Ok(hundredths.iter().sum::<u64>() as f64 / 100.0)
 }
 
 /// The most memory that this process has held, in bytes.

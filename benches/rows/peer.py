@@ -1,7 +1,7 @@
 """What Python's clients take for the same rows, called as clickdetect 1.18.4 calls them.
 
     peer.py prepare CLICKHOUSE POSTGRESQL FILE     makes the same table in each store
-    peer.py clickhouse|postgresql|duckdb PLACE     prints {"rows", "seconds": [...], "peak": bytes}
+    peer.py clickhouse|postgresql|duckdb PLACE     prints {"rows", "seconds": [...], "processor": [...], "peak": bytes}
 
 CLICKHOUSE is http://host:port, POSTGRESQL host:port, FILE a database of DuckDB.
 """
@@ -101,14 +101,15 @@ async def measure(kind, place):
 
         client, query = duckdb.connect(place, read_only=True), of_duckdb
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = []
+    seconds, processor = [], []
     for _ in range(TIMES):
-        began = time.monotonic()
+        began, busy = time.monotonic(), time.process_time()
         count, rows = await query(client)
         seconds.append(time.monotonic() - began)
+        processor.append(time.process_time() - busy)
         del rows
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    print(json.dumps({"rows": count, "seconds": seconds, "peak": peak}))
+    print(json.dumps({"rows": count, "seconds": seconds, "processor": processor, "peak": peak}))
     if hasattr(client, "close"):
         closed = client.close()
         if asyncio.iscoroutine(closed):
