@@ -123,19 +123,19 @@ impl Search {
         let (kept, deadline) = (Kept::new(limits), Deadline::after(limits.time));
         let has_own_time = body.has("timeout");
         let reply = self.ask(&self.indices, body.bytes(), has_own_time, Wanted::Hits, kept, deadline).await?;
-        let mut notes = reply.notes;
+        let mut kept = reply.kept;
         if let Some(total) = reply.total.filter(|total| total.value > reply.hits + body.from()) {
             let more = if total.is_exact { "" } else { "more than " };
             let why = if body.has("size") { "the query's `size`" } else { "the query has no `size`" };
-            notes.insert(0, format!("{} of {more}{} hits ({why})", reply.hits, total.value));
+            kept.note(format!("{} of {more}{} hits ({why})", reply.hits, total.value));
         }
         if body.has_aggregations() {
-            notes.push("aggregations are left out: they become rows where `size` is 0".into());
+            kept.note(LEFT_OUT);
         }
         if body.has("terminate_after") && reply.is_ended_early {
-            notes.push("the search ended early (the query's `terminate_after`)".into());
+            kept.note("the search ended early (the query's `terminate_after`)");
         }
-        Ok(rows(reply.kept, notes))
+        Ok(kept.into_rows())
     }
 
     /// Rows of buckets; those of `composite` aggregations to the end.
@@ -145,12 +145,11 @@ impl Search {
         let has_own_time = body.has("timeout");
         let ask = |bytes, kept| self.ask(&self.indices, bytes, has_own_time, Wanted::Buckets, kept, deadline);
         let first = ask(body.bytes(), Kept::new(limits)).await?;
-        let (mut kept, mut notes) = (first.kept, first.notes);
+        let mut kept = first.kept;
         for (name, mut after) in first.more {
             while let Some(next) = body.bytes_after_bucket(&name, &after) {
                 let reply = ask(next, kept).await?;
                 kept = reply.kept;
-                notes.extend(reply.notes);
                 match reply.more.into_iter().next() {
                     None => break,
                     Some((_, same)) if same.get() == after.get() => {
@@ -161,7 +160,7 @@ impl Search {
                 }
             }
         }
-        Ok(rows(kept, notes))
+        Ok(kept.into_rows())
     }
 
     /// One request to `_search` below `path`, and whether its answer is whole.
@@ -196,7 +195,7 @@ impl Search {
             if !self.allow_partial {
                 return Err(QueryError::Unavailable(bounded(&format!("the answer is partial: {missing}"))));
             }
-            reply.notes.insert(0, bounded(&format!("partial: {missing}")));
+            reply.kept.note(bounded(&format!("partial: {missing}")));
         }
         if reply.is_of_nothing && !self.allow_no_indices {
             return Err(QueryError::Refused(
@@ -225,19 +224,6 @@ fn in_all<T>(result: Result<T, QueryError>, limit: Duration) -> Result<T, QueryE
     })
 }
 
-/// The rows with `notes` behind what the limits cut.
-fn rows(kept: Kept, mut notes: Vec<String>) -> Rows {
-    let mut rows = kept.into_rows();
-    let mut said: Vec<String> = rows.cut.take().into_iter().collect();
-    for note in notes.drain(..) {
-        if !said.contains(&note) {
-            said.push(note);
-        }
-    }
-    rows.cut = (!said.is_empty()).then(|| said.join("; "));
-    rows
-}
-
 /// Of `GET /`: `{"version": {"number", "distribution"?}, "tagline"}`.
 fn version(body: &[u8]) -> Result<String, QueryError> {
     let root: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -260,6 +246,7 @@ pub(super) fn index(node: &Node, reader: &mut Reader<'_>) -> Option<Vec<String>>
 }
 
 const JSON: &str = "application/json";
+const LEFT_OUT: &str = "aggregations are left out: they become rows where `size` is 0";
 /// What the store takes where a query has no `size`.
 const DEFAULT_SIZE: u64 = 10;
 /// `index.max_result_window` where nobody changed it: hits that one answer has at most.

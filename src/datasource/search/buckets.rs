@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::super::json::Json;
 use super::super::kept::Kept;
 use super::super::{QueryError, bounded};
 use super::hits::{self, add};
@@ -18,13 +19,12 @@ type Row = Map<String, Value>;
 /// Composite aggregations with the key of their last bucket.
 type More = Vec<(String, Box<RawValue>)>;
 
-/// Gives the rows of `aggregations` to `kept`. Returns the composite ones that have more buckets, and what analysts
-/// should know of the others.
-pub(super) fn rows(aggregations: Named, kept: &mut Kept) -> Result<(More, Vec<String>), QueryError> {
+/// Gives the rows of `aggregations` to `kept`. Returns the composite ones that have more buckets.
+pub(super) fn rows(aggregations: Named, kept: &mut Kept) -> Result<More, QueryError> {
     let mut more = Vec::new();
     let mut level = Row::new();
     for (name, written) in aggregations.0 {
-        let value: Value = serde_json::from_str(written.get()).map_err(|error| unreadable(&name, &error))?;
+        let value = Json::new(written.get().as_bytes()).any().map_err(|error| unreadable(&name, &error))?;
         if value.get("buckets").and_then(Value::as_array).is_some_and(|buckets| !buckets.is_empty()) {
             let composite: Composite =
                 serde_json::from_str(written.get()).map_err(|error| unreadable(&name, &error))?;
@@ -32,9 +32,8 @@ pub(super) fn rows(aggregations: Named, kept: &mut Kept) -> Result<(More, Vec<St
         }
         level.insert(name, value);
     }
-    let mut walk = Walk { kept, notes: Vec::new() };
-    walk.level(level, Row::new(), true)?;
-    Ok((more, walk.notes))
+    Walk { kept }.level(level, Row::new(), true)?;
+    Ok(more)
 }
 
 #[derive(Deserialize)]
@@ -43,13 +42,12 @@ struct Composite {
     after_key: Option<Box<RawValue>>,
 }
 
-fn unreadable(name: &str, error: &serde_json::Error) -> QueryError {
+fn unreadable(name: &str, error: &dyn std::error::Error) -> QueryError {
     QueryError::Unreadable(bounded(&format!("aggregation `{name}`: {error}")))
 }
 
 struct Walk<'a> {
     kept: &'a mut Kept,
-    notes: Vec<String>,
 }
 
 /// What an aggregation gave, told by its shape.
@@ -89,7 +87,7 @@ impl Walk<'_> {
             part(&name, &name, value, &mut row, &mut deeper);
         }
         if deeper.is_empty() {
-            self.kept.push(&row);
+            self.kept.take(row);
             return Ok(());
         }
         // Two of one name, in two single buckets: each is named with its bucket.
@@ -168,19 +166,16 @@ impl Walk<'_> {
 
     fn note(&mut self, name: &str, aggregation: &Row, is_outermost: bool) {
         let number = |name: &str| aggregation.get(name).and_then(Value::as_u64).filter(|&number| number > 0);
-        let mut note = |text: String| {
-            if !self.notes.contains(&text) && self.notes.len() < MAX_NOTES {
-                self.notes.push(text);
-            }
-        };
         if number("sum_other_doc_count").is_some() {
-            note(format!("`{name}` has more buckets (its `size`)"));
+            self.kept.note(format!("`{name}` has more buckets (its `size`)"));
         }
         if number("doc_count_error_upper_bound").is_some() {
-            note(format!("counts of `{name}` are approximate (its `shard_size`)"));
+            self.kept.note(format!("counts of `{name}` are approximate (its `shard_size`)"));
         }
         if !is_outermost && aggregation.contains_key("after_key") {
-            note(format!("`{name}` may have more buckets: only an outermost `composite` is read to its end"));
+            self.kept.note(format!(
+                "`{name}` may have more buckets: only an outermost `composite` is read to its end"
+            ));
         }
     }
 }
@@ -251,8 +246,6 @@ fn texts(mut parts: Row) -> impl Iterator<Item = (String, Value)> {
 
 const DOC_COUNT: &str = "doc_count";
 const AS_TEXT: &str = "_as_string";
-/// Of buckets, each of which can lack some of its own.
-const MAX_NOTES: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -261,12 +254,12 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn read(aggregations: Value) -> (Rows, Vec<(String, String)>, Vec<String>) {
+    fn read(aggregations: Value) -> (Rows, Vec<(String, String)>) {
         let named = serde_json::from_str(&aggregations.to_string()).unwrap();
         let mut kept = Kept::new(&Limits::default());
-        let (more, notes) = rows(named, &mut kept).unwrap();
+        let more = rows(named, &mut kept).unwrap();
         let more = more.into_iter().map(|(name, key)| (name, key.get().to_owned())).collect();
-        (kept.into_rows(), more, notes)
+        (kept.into_rows(), more)
     }
 
     fn table(aggregations: Value) -> Vec<String> {
@@ -345,16 +338,13 @@ mod tests {
             json!({"key": "a", "doc_count": 1, "by_host": {"sum_other_doc_count": more,
                 "doc_count_error_upper_bound": 1, "buckets": [{"key": "h", "doc_count": 1}]}})
         };
-        let (_, more, notes) = read(json!({"by_user": {"buckets": [bucket(1), bucket(2), bucket(3)]},
+        let (rows, more) = read(json!({"by_user": {"buckets": [bucket(1), bucket(2), bucket(3)]},
             "c": {"after_key": {"n": 0.1}, "buckets": [{"key": {"n": 0.1}, "doc_count": 1}]},
             "end": {"after_key": {"n": 1}, "buckets": []}}));
         assert_eq!(more, [("c".to_owned(), r#"{"n":0.1}"#.to_owned())]);
         assert_eq!(
-            notes,
-            [
-                "`by_host` has more buckets (its `size`)",
-                "counts of `by_host` are approximate (its `shard_size`)"
-            ]
+            rows.cut.unwrap(),
+            "`by_host` has more buckets (its `size`); counts of `by_host` are approximate (its `shard_size`)"
         );
     }
 

@@ -1,88 +1,58 @@
 //! A hit becomes a row.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// What is read of a hit. What every hit has and nobody asked for (`_score`, `_ignored`, `_routing`) is left out, as
-/// clickdetect does.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Hit {
-    #[serde(rename = "_id")]
-    id: Option<Value>,
-    #[serde(rename = "_index")]
-    index: Option<Value>,
-    #[serde(rename = "_source")]
-    source: Option<Map<String, Value>>,
-    fields: Option<Map<String, Value>>,
-    highlight: Option<Value>,
-    inner_hits: Option<Map<String, Value>>,
-    matched_queries: Option<Value>,
-    #[serde(rename = "_version")]
-    version: Option<Value>,
-    #[serde(rename = "_seq_no")]
-    seq_no: Option<Value>,
-    #[serde(rename = "_primary_term")]
-    primary_term: Option<Value>,
-    #[serde(rename = "_explanation")]
-    explanation: Option<Value>,
-    /// As it was written: sent back to get what follows, and a number that was rounded would pass over hits.
-    pub(super) sort: Option<Box<RawValue>>,
-}
-
-/// What is read of a hit that is only counted.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Counted {
-    pub(super) sort: Option<Box<RawValue>>,
-}
-
-impl Hit {
-    /// `_id`, `_index`, the fields of `_source`, and what else the query asked for: `fields` as columns where the
-    /// source does not have them, `highlight`, `inner_hits` and so on in columns of their names.
-    pub(super) fn into_row(self) -> Map<String, Value> {
-        let mut row = Map::new();
-        let named = [("_id", self.id), ("_index", self.index)];
-        row.extend(named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-        row.extend(self.source.unwrap_or_default());
-        for (name, value) in self.fields.unwrap_or_default() {
+/// `_id`, `_index`, the fields of `_source`, and what else the query asked for: `fields` as columns where the source does
+/// not have them, `highlight`, `inner_hits` and so on in columns of their names. What every hit has and nobody asked for
+/// (`_score`, `_ignored`, `_routing`) is left out, as clickdetect does. `None` where that is no hit.
+pub(super) fn row(mut hit: Map<String, Value>) -> Option<Map<String, Value>> {
+    let mut part = |name: &str| hit.swap_remove(name).filter(|value| !value.is_null());
+    let mut row = Map::new();
+    for name in ["_id", "_index"] {
+        row.extend(part(name).map(|value| (name.to_owned(), value)));
+    }
+    match part("_source") {
+        None => {}
+        Some(Value::Object(source)) => row.extend(source),
+        Some(_) => return None,
+    }
+    if let Some(Value::Object(fields)) = part("fields") {
+        for (name, value) in fields {
             let value = alone(value);
             // `collapse` gives its field back unasked.
             if at(&row, &name) != Some(&value) {
                 add(&mut row, &name, value);
             }
         }
-        let asked = [
-            ("highlight", self.highlight),
-            ("inner_hits", self.inner_hits.map(|named| Value::Object(inner(named)))),
-            ("matched_queries", self.matched_queries),
-            ("_version", self.version),
-            ("_seq_no", self.seq_no),
-            ("_primary_term", self.primary_term),
-            ("_explanation", self.explanation),
-        ];
-        for (name, value) in asked {
-            if let Some(value) = value {
-                add(&mut row, name, value);
-            }
-        }
-        row
     }
+    if let Some(value) = part("highlight") {
+        add(&mut row, "highlight", value);
+    }
+    if let Some(Value::Object(named)) = part("inner_hits") {
+        let named: Map<String, Value> = named.into_iter().map(|(name, value)| (name, rows(value))).collect();
+        add(&mut row, "inner_hits", named.into());
+    }
+    for name in ["matched_queries", "_version", "_seq_no", "_primary_term", "_explanation"] {
+        if let Some(value) = part(name) {
+            add(&mut row, name, value);
+        }
+    }
+    Some(row)
 }
 
 /// `{"hits": {"hits": [...]}}` of inner hits and of `top_hits`: its rows; anything else stays as it is.
-pub(super) fn rows(value: Value) -> Value {
-    let hits = match value.pointer("/hits/hits") {
-        Some(Value::Array(hits)) => hits,
-        _ => return value,
-    };
-    let read = |hit: &Value| Hit::deserialize(hit).map(|hit| Value::Object(hit.into_row()));
-    hits.iter().map(|hit| read(hit).unwrap_or_else(|_| hit.clone())).collect()
-}
-
-fn inner(named: Map<String, Value>) -> Map<String, Value> {
-    named.into_iter().map(|(name, value)| (name, rows(value))).collect()
+pub(super) fn rows(mut value: Value) -> Value {
+    match value.pointer_mut("/hits/hits").map(Value::take) {
+        Some(Value::Array(hits)) => hits
+            .into_iter()
+            .map(|hit| match hit {
+                Value::Object(hit) => row(hit).map_or(Value::Null, Value::Object),
+                other => other,
+            })
+            .collect(),
+        Some(other) => other,
+        None => value,
+    }
 }
 
 /// A column of that name; `NAME_2`, `NAME_3` ... where it is taken, so that nothing is lost.
@@ -112,30 +82,14 @@ fn at<'a>(row: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     })
 }
 
-/// Numbers beyond 64 bits, which have come rounded to the nearest that a float can be.
-pub(super) fn rounded(value: &Value) -> usize {
-    match value {
-        Value::Number(number) => {
-            // Every whole number that fits is not a float here.
-            usize::from(
-                number
-                    .as_f64()
-                    .is_some_and(|n| number.is_f64() && n.fract() == 0.0 && n.abs() >= 2f64.powi(63)),
-            )
-        }
-        Value::Array(items) => items.iter().map(rounded).sum(),
-        Value::Object(entries) => entries.values().map(rounded).sum(),
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     fn row(hit: Value) -> Value {
-        Value::Object(Hit::deserialize(&hit).unwrap().into_row())
+        let Value::Object(hit) = hit else { panic!("{hit}") };
+        super::row(hit).unwrap().into()
     }
 
     #[test]
@@ -172,14 +126,6 @@ mod tests {
                 "_version": 3})
         );
         assert_eq!(rows(json!({"value": 5})), json!({"value": 5}));
-    }
-
-    #[test]
-    fn only_whole_numbers_beyond_64_bits_count_as_rounded() {
-        let value: Value = serde_json::from_str(
-            "[18446744073709551615, 18446744073709551616, -9223372036854775808, {\"a\": -9223372036854775809}, 0.1]",
-        )
-        .unwrap();
-        assert_eq!(rounded(&value), 2);
+        assert_eq!(super::row(Map::from_iter([("_source".to_owned(), json!([1]))])), None);
     }
 }

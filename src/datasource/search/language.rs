@@ -8,7 +8,7 @@ use super::super::web::Deadline;
 use super::super::{Limits, QueryError, Rows};
 use super::lease::{Close, Lease, closing_time};
 use super::table::{self, Names};
-use super::{JSON, Search, rows};
+use super::{JSON, Search};
 
 /// What a rule that is not JSON is written in.
 pub(in super::super) struct Language {
@@ -57,7 +57,6 @@ impl Search {
             asked["fetch_size"] = cursor.fetch_size.into();
         }
         let (mut kept, mut columns, mut count) = (Kept::new(limits), None, 0);
-        let mut notes = Vec::new();
         loop {
             let request =
                 self.server.post(language.path, &[], JSON, asked.to_string().into_bytes(), deadline)?;
@@ -69,14 +68,14 @@ impl Search {
             })?;
             let names = language.names;
             let table = parsed(answer, move |feed| table::read(feed, names, columns, kept)).await?;
-            if table.is_partial {
-                if !self.allow_partial {
-                    return Err(QueryError::Unavailable("the answer is partial (`is_partial`)".into()));
-                }
-                notes.push("partial: not everything was searched".to_owned());
+            if table.is_partial && !self.allow_partial {
+                return Err(QueryError::Unavailable("the answer is partial (`is_partial`)".into()));
             }
             count += table.rows;
             (kept, columns) = (table.kept, Some(table.columns));
+            if table.is_partial {
+                kept.note("partial: not everything was searched");
+            }
             let Some((_, lease)) = &mut cursor else { break };
             lease.id = table.cursor.filter(|cursor| !cursor.is_empty());
             match &lease.id {
@@ -86,16 +85,16 @@ impl Search {
         }
         match language.most {
             Some((_, most)) if count >= most => {
-                notes.push(format!("{} gives {most} rows at most: there may be more", language.name));
+                kept.note(format!("{} gives {most} rows at most: there may be more", language.name));
             }
             Some((most, _)) if count == most && !query.to_ascii_lowercase().contains("limit") => {
-                notes.push(format!(
+                kept.note(format!(
                     "{} gives {most} rows without a `LIMIT`: there may be more",
                     language.name
                 ));
             }
             _ => {}
         }
-        Ok(rows(kept, notes))
+        Ok(kept.into_rows())
     }
 }

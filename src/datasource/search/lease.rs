@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::runtime::Handle;
 
 use super::super::QueryError;
+use super::super::cancel::Cancel;
 use super::super::web::{Deadline, Server};
 use super::{JSON, words};
 
@@ -41,11 +41,8 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
-        if let Ok(runtime) = Handle::try_current() {
-            let (server, request) = (self.server.clone(), self.close);
-            // Ends within the second; where the process does not wait for it, the store's own time limit holds.
-            runtime.spawn(async move { tell(close(&server, request, &id, CLOSING).await) });
-        }
+        let (server, request) = (self.server.clone(), self.close);
+        drop(Cancel::new(async move { tell(close(&server, request, &id, CLOSING).await) }));
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::{Limits, QueryError, Rows};
 use super::body::Body;
 use super::lease::{Lease, closing_time};
 use super::reply::{Reply, Total, Wanted};
-use super::{JSON, MAX_RESULT_WINDOW, Search, rows, words};
+use super::{JSON, LEFT_OUT, MAX_RESULT_WINDOW, Search, words};
 
 impl Search {
     /// Up to `size` hits. Only those that the limits keep are fetched: how many there are the store says itself.
@@ -35,7 +35,7 @@ impl Search {
             let kept = Kept::new(limits);
             let reply =
                 self.ask(&self.indices, body.bytes(), has_own_time, Wanted::Hits, kept, deadline).await?;
-            Pages { seen: reply.hits, total: reply.total, kept: reply.kept, notes: reply.notes }
+            Pages { seen: reply.hits, total: reply.total, kept: reply.kept }
         } else {
             let closing = closing_time(limits.time);
             let mut point = Lease::new(&self.server, self.dialect.close);
@@ -53,12 +53,12 @@ impl Search {
         }
         pages.kept.count_on(total.min(size) - pages.seen);
         if total > size {
-            pages.notes.insert(0, format!("{size} of {total} hits (the query's `size`)"));
+            pages.kept.note(format!("{size} of {total} hits (the query's `size`)"));
         }
         if has_aggregations {
-            pages.notes.push("aggregations are left out: they become rows where `size` is 0".into());
+            pages.kept.note(LEFT_OUT);
         }
-        Ok(rows(pages.kept, pages.notes))
+        Ok(pages.kept.into_rows())
     }
 
     async fn walk(
@@ -85,7 +85,7 @@ impl Search {
         let mut orders = self.dialect.ties.iter();
         let unordered = body.clone();
         body.order(orders.next().copied().unwrap_or_default());
-        let mut pages = Pages { kept: Kept::new(limits), seen: 0, total: None, notes: Vec::new() };
+        let mut pages = Pages { kept: Kept::new(limits), seen: 0, total: None };
         let mut last = None;
         loop {
             let size = PAGE.min(wanted - pages.seen);
@@ -109,7 +109,6 @@ impl Search {
             point.id = reply.point.or(point.id.take());
             pages.seen += reply.hits;
             pages.kept = reply.kept;
-            pages.notes.extend(reply.notes);
             if pages.total.is_none() {
                 pages.total = reply.total;
                 body.set("track_total_hits", false);
@@ -126,7 +125,6 @@ struct Pages {
     kept: Kept,
     seen: u64,
     total: Option<Total>,
-    notes: Vec<String>,
 }
 
 /// What the store refuses beside `search_after` or a point in time, or what counts otherwise than by hits.

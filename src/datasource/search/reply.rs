@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 
 use super::super::QueryError;
 use super::super::feed::{self, Allowance};
+use super::super::json::Json;
 use super::super::kept::Kept;
 use super::buckets;
-use super::hits::{Counted, Hit, rounded};
-use super::words;
+use super::{hits, words};
 
 /// What an answer said.
 pub(super) struct Reply {
@@ -32,8 +32,6 @@ pub(super) struct Reply {
     /// No index was searched at all.
     pub(super) is_of_nothing: bool,
     pub(super) is_ended_early: bool,
-    /// For the analyst.
-    pub(super) notes: Vec<String>,
 }
 
 /// How many hits there are, returned or not.
@@ -53,8 +51,8 @@ pub(super) enum Wanted {
 
 /// Reads an answer; what it has of `wanted` goes to `kept`. Fails where it is not whole JSON, or not such an answer.
 pub(super) fn read(source: impl Read, wanted: Wanted, kept: Kept) -> Result<Reply, QueryError> {
-    let seed = |allowance| Answer { kept, allowance, rounded: 0 };
-    let (kept, parts, rounded): (Kept, Parts, usize) = feed::json(source, seed)?;
+    let seed = |allowance| Answer { kept, allowance };
+    let (kept, parts): (Kept, Parts) = feed::json(source, seed)?;
     let Some(hits) = parts.hits else {
         return Err(QueryError::Unreadable("it has no `hits`: this is no answer of `_search`".into()));
     };
@@ -70,22 +68,16 @@ pub(super) fn read(source: impl Read, wanted: Wanted, kept: Kept) -> Result<Repl
         missing: missing(&shards, &parts._clusters.unwrap_or_default()),
         is_of_nothing: shards.total == Some(0) && hits.count == 0,
         is_ended_early: parts.terminated_early,
-        notes: Vec::new(),
     };
     match (wanted, parts.aggregations) {
         (Wanted::Hits, _) => {}
         (Wanted::Buckets, Some(aggregations)) => {
-            (reply.more, reply.notes) = buckets::rows(aggregations, &mut reply.kept)?;
+            reply.more = buckets::rows(aggregations, &mut reply.kept)?;
         }
         (Wanted::Buckets, None) if reply.is_of_nothing => {}
         (Wanted::Buckets, None) => {
             return Err(QueryError::Unreadable("it has no `aggregations`, which were asked for".into()));
         }
-    }
-    match rounded {
-        0 => {}
-        1 => reply.notes.push("1 number beyond 64 bits is rounded".into()),
-        n => reply.notes.push(format!("{n} numbers beyond 64 bits are rounded")),
     }
     Ok(reply)
 }
@@ -189,11 +181,10 @@ impl<'de> Deserialize<'de> for Counting {
 struct Answer {
     kept: Kept,
     allowance: Allowance,
-    rounded: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Answer {
-    type Value = (Kept, Parts, usize);
+    type Value = (Kept, Parts);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
@@ -201,7 +192,7 @@ impl<'de> DeserializeSeed<'de> for Answer {
 }
 
 impl<'de> Visitor<'de> for Answer {
-    type Value = (Kept, Parts, usize);
+    type Value = (Kept, Parts);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an answer of `_search`")
@@ -226,7 +217,7 @@ impl<'de> Visitor<'de> for Answer {
                 }
             }
         }
-        Ok((self.kept, parts, self.rounded))
+        Ok((self.kept, parts))
     }
 }
 
@@ -266,6 +257,13 @@ impl<'de> Visitor<'de> for Found<'_> {
     }
 }
 
+/// Where a hit stands in the order.
+#[derive(Deserialize)]
+struct Place {
+    #[serde(default)]
+    sort: Option<Box<RawValue>>,
+}
+
 struct List<'a>(&'a mut Answer);
 
 impl<'de> DeserializeSeed<'de> for List<'_> {
@@ -284,29 +282,27 @@ impl<'de> Visitor<'de> for List<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let Answer { kept, allowance, rounded: all_rounded } = self.0;
+        let Answer { kept, allowance } = self.0;
         let mut count = 0;
         let mut last = None;
-        loop {
-            // Nothing is made of a hit that is only counted.
-            let sort = if kept.is_full() {
-                let Some(hit) = list.next_element::<Counted>()? else { break };
+        // As text first: where in the order the last one stands goes back to the store as it was written, and numbers
+        // of any length stay exact.
+        while let Some(written) = list.next_element::<Box<RawValue>>()? {
+            if kept.is_full() {
                 kept.count_on(1);
-                hit.sort
             } else {
-                let Some(mut hit) = list.next_element::<Hit>()? else { break };
-                let sort = hit.sort.take();
-                let row = hit.into_row();
-                kept.push(&row);
-                if !kept.is_full() {
-                    *all_rounded += row.values().map(rounded).sum::<usize>();
-                }
-                sort
-            };
+                let read = match Json::new(written.get().as_bytes()).any() {
+                    Ok(Value::Object(hit)) => hits::row(hit),
+                    _ => None,
+                };
+                kept.take(read.ok_or_else(|| A::Error::custom("a hit is not an object with a `_source`"))?);
+            }
             count += 1;
-            last = sort;
+            last = Some(written);
             allowance.renew();
         }
+        let last = last.map(|hit| serde_json::from_str::<Place>(hit.get()));
+        let last = last.transpose().map_err(A::Error::custom)?.and_then(|place| place.sort);
         Ok((count, last))
     }
 }

@@ -4,11 +4,13 @@ use std::fmt;
 use std::io::Read;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::super::QueryError;
 use super::super::feed::{self, Allowance};
+use super::super::json::Json;
 use super::super::kept::{Kept, distinct};
 
 /// What the parts of such an answer are called.
@@ -79,7 +81,7 @@ impl Reading {
             true => self.table.kept.count_on(1),
             false => {
                 let row: Map<String, Value> = columns.iter().cloned().zip(cells).collect();
-                self.table.kept.push(&row);
+                self.table.kept.take(row);
             }
         }
         Ok(())
@@ -149,12 +151,16 @@ impl<'de> Visitor<'de> for List<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let reading = self.0;
-        while let Some(cells) = list.next_element::<Vec<Value>>()? {
+        while let Some(written) = list.next_element::<Box<RawValue>>()? {
+            let cells = match Json::new(written.get().as_bytes()).any() {
+                Ok(Value::Array(cells)) => cells,
+                _ => return Err(A::Error::custom("a row is not a list")),
+            };
             if reading.known.is_none() {
                 reading.early.get_or_insert_default().push(cells);
                 continue;
             }
-            reading.take(cells).map_err(serde::de::Error::custom)?;
+            reading.take(cells).map_err(A::Error::custom)?;
             reading.allowance.renew();
         }
         Ok(())
