@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::counted;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Diagnostic, Environment, Loaded, Runner, units};
 use crate::rule::load::{RuleSet, Scope};
@@ -180,10 +181,6 @@ fn rule_sets(path: &Path, loaded: &Loaded) -> Vec<RuleSet> {
 
 fn effective_yaml(runner: &Runner) -> String {
     serde_yaml::to_string(&runner.to_json()).expect("JSON is YAML")
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn line(text: &mut String, shown: impl std::fmt::Display) {

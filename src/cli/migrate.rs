@@ -18,7 +18,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 
-use super::{Code, Failure};
+use self::source::Changed;
+use super::{Code, Failure, counted};
 use crate::config::yaml::{self, Position};
 use crate::config::{Diagnostic, Environment, Severity, read_text};
 
@@ -122,6 +123,15 @@ impl Notes {
         self.all.push(Note { file: self.file.clone(), at, path, sort, message });
     }
 
+    /// What reading the file as it would be written still finds, unless that was said of the place.
+    fn found(&mut self, problem: Diagnostic, changed: &Changed) {
+        let at = changed.old(problem.at.unwrap_or_default());
+        let sort = if problem.severity == Severity::Error { Sort::ByHand } else { Sort::Advice };
+        if !self.all.iter().any(|note| note.sort == Sort::ByHand && note.at == at) {
+            self.add(sort, at, problem.path, problem.message);
+        }
+    }
+
     /// A change, or what to do where the file's layout does not let us make it.
     fn change(&mut self, is_made: bool, at: Position, path: impl Into<String>, message: impl Into<String>) {
         self.add(if is_made { Sort::Change } else { Sort::ByHand }, at, path, message);
@@ -171,14 +181,13 @@ impl Migrated {
     pub fn text(&self) -> String {
         let mut text: String = self.notes.iter().map(|note| format!("{note}\n")).collect();
         let count = |sort| self.notes.iter().filter(|note| note.sort == sort).count();
-        let changed = self.files.iter().filter(|file| file.is_changed).count();
-        let summary = match (changed, count(Sort::ByHand)) {
+        let files = self.files.iter().filter(|file| file.is_changed).count();
+        let changes = format!("{} in {}", counted(count(Sort::Change), "change"), counted(files, "file"));
+        let summary = match (files, count(Sort::ByHand)) {
             (0, 0) => "nothing to change".to_owned(),
             (0, by_hand) => format!("{by_hand} to do by hand"),
-            (files, 0) => format!("{} changes in {files} files", count(Sort::Change)),
-            (files, by_hand) => {
-                format!("{} changes in {files} files, {by_hand} to do by hand", count(Sort::Change))
-            }
+            (_, 0) => changes,
+            (_, by_hand) => format!("{changes}, {by_hand} to do by hand"),
         };
         text.push_str(&format!("{summary}, {} that differ\n", count(Sort::Differs)));
         text

@@ -231,6 +231,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// `1 file`, `2 files`.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The runner, or every problem in it on standard error.
 fn load(path: &Path) -> Result<Runner, Failure> {
     usable(path, Runner::load(path))

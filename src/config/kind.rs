@@ -23,8 +23,6 @@ pub struct KindTable {
     pub kinds: &'static [Kind],
     /// Where there is no `type`.
     pub default: &'static str,
-    /// Known from clickdetect, and not built yet.
-    pub planned: &'static [&'static str],
 }
 
 impl KindTable {
@@ -46,15 +44,11 @@ impl KindTable {
         }
         let at = named.map_or(node.at, |entry| entry.value.at);
         let kinds = || self.kinds.iter().map(|kind| kind.name);
-        let message = if self.planned.contains(&name.as_str()) {
-            format!("the {} `{name}` is not built yet; there is {}", self.family, list(kinds()))
-        } else {
-            let hint = match suggestion(&name, kinds().chain(self.planned.iter().copied())) {
-                near if near.is_empty() => format!("; there is {}", list(kinds())),
-                near => near,
-            };
-            format!("no {} is called `{}`{hint}", self.family, clip(&name))
+        let hint = match suggestion(&name, kinds()) {
+            near if near.is_empty() => format!("; there is {}", list(kinds())),
+            near => near,
         };
+        let message = format!("no {} is called `{}`{hint}", self.family, clip(&name));
         reader.within("type", |reader| reader.error(at, message));
         None
     }

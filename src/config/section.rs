@@ -121,8 +121,6 @@ macro_rules! section {
 }
 
 /// Declares a family's configuration: one variant a kind, tagged by `type` in the file. The only list of kinds.
-///
-/// `planned` kinds are known from clickdetect and refused with that reason.
 macro_rules! kinds {
     (
         $(#[doc = $about:literal])*
@@ -130,7 +128,6 @@ macro_rules! kinds {
             $( $variant:ident($config:ty) = $kind:literal ),* $(,)?
         }
         default $default:literal
-        planned { $($planned:literal),* $(,)? }
     ) => {
         $(#[doc = $about])*
         #[derive(Clone, Debug, PartialEq)]
@@ -155,7 +152,6 @@ macro_rules! kinds {
                 about: concat!($($about, "\n"),*),
                 kinds: Self::KINDS,
                 default: $default,
-                planned: &[$($planned),*],
             };
 
             /// The family in a JSON schema, which [`FromYaml::schema`](crate::config::FromYaml::schema) refers to.

@@ -10,7 +10,7 @@ mod tests;
 mod threads;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::duckdb::InterruptHandle;
@@ -157,42 +157,70 @@ enum Phase {
     #[default]
     Waiting,
     Running(Arc<InterruptHandle>),
-    Cancelled,
+    /// With the connection, where the query had begun and has not ended yet.
+    Cancelled(Option<Arc<InterruptHandle>>),
     Done,
 }
 
 impl Running {
-    /// From now on `connection` works on this query alone. False when the query was cancelled before.
-    fn begin(&self, connection: Arc<InterruptHandle>) -> bool {
-        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let go = matches!(*phase, Phase::Waiting);
-        if go {
+    /// From now on `connection` works on this query alone, until the guard is dropped. None when the query was
+    /// cancelled before.
+    ///
+    /// The guard has to go before the connection does: an interrupt of a connection that is being closed reads memory
+    /// that is free already (`InnerConnection::close` of duckdb 1.x disconnects before it clears its handle).
+    fn begin(&self, connection: Arc<InterruptHandle>) -> Option<Interruptible<'_>> {
+        let mut phase = self.lock();
+        matches!(*phase, Phase::Waiting).then(|| {
             *phase = Phase::Running(connection);
-        }
-        go
-    }
-
-    /// From now on nobody interrupts the connection. False when somebody did, and may have been late.
-    fn end(&self) -> bool {
-        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(std::mem::replace(&mut *phase, Phase::Done), Phase::Running(_))
+            Interruptible(self)
+        })
     }
 
     fn is_cancelled(&self) -> bool {
-        matches!(*self.0.lock().unwrap_or_else(PoisonError::into_inner), Phase::Cancelled)
+        matches!(*self.lock(), Phase::Cancelled(_))
     }
 
-    /// The connection to interrupt, where the query runs.
-    fn cancel(&self) -> Option<Arc<InterruptHandle>> {
-        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::replace(&mut *phase, Phase::Cancelled) {
-            Phase::Running(connection) => Some(connection),
-            Phase::Done => {
-                *phase = Phase::Done;
-                None
+    /// Nobody waits for the query any more.
+    fn cancel(&self) {
+        let mut phase = self.lock();
+        *phase = match std::mem::replace(&mut *phase, Phase::Done) {
+            Phase::Running(connection) => Phase::Cancelled(Some(connection)),
+            Phase::Waiting => Phase::Cancelled(None),
+            ended @ (Phase::Cancelled(_) | Phase::Done) => ended,
+        };
+    }
+
+    /// Interrupts a query that was cancelled and has not ended yet; false where there is none.
+    fn interrupt(&self) -> bool {
+        // Under the lock, so that the connection is there as long as this takes.
+        match &*self.lock() {
+            Phase::Cancelled(Some(connection)) => {
+                connection.interrupt();
+                true
             }
-            Phase::Waiting | Phase::Cancelled => None,
+            _ => false,
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Phase> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection at work, which may be interrupted until this is dropped.
+struct Interruptible<'r>(&'r Running);
+
+impl Interruptible<'_> {
+    /// From now on nobody interrupts the connection. False when somebody did, and may have been late.
+    fn end(self) -> bool {
+        let phase = std::mem::replace(&mut *self.0.lock(), Phase::Done);
+        matches!(phase, Phase::Running(_))
+    }
+}
+
+impl Drop for Interruptible<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = Phase::Done;
     }
 }
 
@@ -201,21 +229,19 @@ struct CancelOnDrop(Arc<Running>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        let Some(connection) = self.0.cancel() else { return };
-        connection.interrupt();
-        // DuckDB forgets an interrupt that comes just before a statement starts, so it is repeated until the thread
+        self.0.cancel();
+        // DuckDB forgets an interrupt that comes just before a statement starts, so it is repeated until the query
         // has ended. A cancelled connection is not used again, so this hits no other query.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let running = Arc::downgrade(&self.0);
-            runtime.spawn_blocking(move || interrupt_until_gone(&connection, &running));
+        if self.0.interrupt()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let running = Arc::clone(&self.0);
+            runtime.spawn_blocking(move || {
+                while running.interrupt() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
         }
-    }
-}
-
-fn interrupt_until_gone(connection: &InterruptHandle, running: &Weak<Running>) {
-    while running.strong_count() > 0 {
-        connection.interrupt();
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -44,7 +44,6 @@ kinds! {
         Victorialogs(victorialogs::Config) = "victorialogs",
     }
     default "clickhouse"
-    planned {}
 }
 
 impl Config {

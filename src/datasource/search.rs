@@ -86,7 +86,7 @@ impl Search {
             Query::Search(body) => self.search(*body, limits).await,
             Query::Language(query) => self.table(&query, limits).await,
         };
-        in_all(rows, limits.time)
+        rows.map_err(|error| Deadline::after(limits.time).said(error))
     }
 
     /// Name and version, where the login may see them, and whether the index can be searched.
@@ -103,7 +103,7 @@ impl Search {
             self.ask(&self.indices, nothing, false, Wanted::Hits, kept, deadline).await?;
             Ok(version)
         };
-        in_all(probe.await, limit)
+        probe.await.map_err(|error| Deadline::after(limit).said(error))
     }
 
     async fn search(&self, mut body: Body, limits: &Limits) -> Result<Rows, QueryError> {
@@ -214,14 +214,6 @@ impl Search {
             error => error,
         })
     }
-}
-
-/// Not the time of the one request that came too late, but of the query.
-fn in_all<T>(result: Result<T, QueryError>, limit: Duration) -> Result<T, QueryError> {
-    result.map_err(|error| match error {
-        QueryError::TimedOut { .. } => QueryError::TimedOut { limit },
-        error => error,
-    })
 }
 
 /// Of `GET /`: `{"version": {"number", "distribution"?}, "tagline"}`.

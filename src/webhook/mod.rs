@@ -61,7 +61,6 @@ kinds! {
         TheHive(thehive::Config) = "thehive",
     }
     default "generic"
-    planned {}
 }
 
 /// A destination.

@@ -79,23 +79,16 @@ fn one(path: &Path, datasources: &[String], environment: &minijinja::Environment
     let id = match parse(path, &shown, &changed.text, datasources, environment) {
         Ok(LoadedRule { rule, id_at, warnings }) => {
             for warning in warnings {
-                notes.add(
-                    Sort::Advice,
-                    changed.old(warning.at.unwrap_or_default()),
-                    warning.path,
-                    warning.message,
-                );
+                notes.found(warning, &changed);
             }
             Some((rule.id, changed.old(id_at)))
         }
         Err(problems) => {
-            for problem in problems {
-                let sort = if problem.severity == Severity::Error { Sort::ByHand } else { Sort::Advice };
-                let message = match sort {
-                    Sort::ByHand => format!("{} (until then the rule is left out)", problem.message),
-                    _ => problem.message,
-                };
-                notes.add(sort, changed.old(problem.at.unwrap_or_default()), problem.path, message);
+            for mut problem in problems {
+                if problem.severity == Severity::Error {
+                    problem.message.push_str(" (until then the rule is left out)");
+                }
+                notes.found(problem, &changed);
             }
             None
         }

@@ -7,7 +7,7 @@ use super::source::{Changed, Source};
 use super::{Note, Notes, Sort};
 use crate::config::yaml::{self, Entry, Node, Position, Resolved, Value};
 use crate::config::{
-    DetectorSection, Diagnostic, Environment, Field, Kind, KindTable, Patterns, Runner, RunnerSection,
+    DetectorSection, Environment, Field, Kind, KindTable, Patterns, Runner, RunnerSection,
     Section as _, clip, suggestion,
 };
 use crate::rule::load::{Scope, find};
@@ -38,9 +38,8 @@ pub fn migrate(
     let Pass { mut notes, source, .. } = pass;
     let changed = source.apply();
     let loaded = Runner::parse(path, &changed.text, environment);
-    for Diagnostic { at, path, message, severity, .. } in loaded.diagnostics {
-        let sort = if severity == crate::config::Severity::Error { Sort::ByHand } else { Sort::Advice };
-        notes.add(sort, changed.old(at.unwrap_or_default()), path, message);
+    for problem in loaded.diagnostics {
+        notes.found(problem, &changed);
     }
     notes.all.sort_by_key(|note| note.at);
     let is_usable = loaded.runner.is_some();
@@ -148,9 +147,7 @@ impl Pass<'_> {
         let path = format!("webhooks.{}", entry.key);
         let named = node.get("type").and_then(Node::scalar);
         let name = named.map_or("generic", |scalar| scalar.text.as_str());
-        let is_known = webhook::Config::KINDS.iter().any(|kind| kind.name == name)
-            || webhook::Config::TABLE.planned.contains(&name);
-        if !is_known {
+        if !webhook::Config::KINDS.iter().any(|kind| kind.name == name) {
             let is_made = self.source.switch_off(entry, "clickdetect left this webhook out");
             let near = suggestion(name, webhook::Config::KINDS.iter().map(|kind| kind.name));
             let message = format!(

@@ -264,6 +264,7 @@ detectors: {d: {name: D, for: 5m, rules: [r.yml], webhooks: [soc, nobody]}}
         text.contains("runner.yml:1:28: by hand: datasource: clickdetect ignored the key `colour`"),
         "{text}"
     );
+    assert_eq!(text.matches("colour").count(), 1, "{text}");
     let written = text_of(&migrated, "runner.yml");
     assert!(written.contains("soc: {verify: true, type: generic,"), "{written}");
     assert!(written.contains("webhooks: [soc]}"), "{written}");

@@ -45,12 +45,12 @@ impl Store {
             return Err(cancelled());
         }
         let (connection, stamp) = self.checkout()?;
-        if !running.begin(connection.interrupt_handle()) {
+        let Some(interruptible) = running.begin(connection.interrupt_handle()) else {
             return Err(cancelled());
-        }
+        };
         let rows =
             self.checks.check(&connection, query).and_then(|()| read(&connection, query, limits, running));
-        let is_clean = running.end();
+        let is_clean = interruptible.end();
         match &rows {
             Err(QueryError::Refused(text)) if text.contains("has been invalidated") => *self.lock() = None,
             _ if is_clean => self.give_back(connection, stamp),

@@ -274,6 +274,31 @@ async fn a_wait_dropped_at_any_moment_leaves_nothing_running() {
     assert_eq!(values(&source, "SELECT 1 AS a").await, json!([{"a": 1}]));
 }
 
+#[test]
+fn nobody_interrupts_a_connection_that_may_be_gone() {
+    let connection = ::duckdb::Connection::open_in_memory().unwrap();
+    for is_cancelled in [true, false] {
+        let running = Running::default();
+        let interruptible = running.begin(connection.interrupt_handle()).unwrap();
+        assert!(!running.interrupt(), "somebody still waits");
+        if is_cancelled {
+            running.cancel();
+            assert!(running.interrupt() && running.interrupt(), "until the query has ended");
+        }
+        assert_eq!(interruptible.end(), !is_cancelled);
+        running.cancel();
+        assert!(!running.interrupt());
+    }
+    let running = Running::default();
+    let panics = std::panic::AssertUnwindSafe(|| {
+        let _interruptible = running.begin(connection.interrupt_handle()).unwrap();
+        running.cancel();
+        panic!("while it reads");
+    });
+    assert!(std::panic::catch_unwind(panics).is_err());
+    assert!(!running.interrupt());
+}
+
 #[tokio::test]
 async fn slow_queries_do_not_hold_up_a_quick_one() {
     let source = Arc::new(memory(""));
