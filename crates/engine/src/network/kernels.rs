@@ -148,8 +148,9 @@ impl Kernels {
             let context = &context[first * query_len..(first + count) * query_len];
             let output = &mut quantized[first * query_len / BLOCK..(first + count) * query_len / BLOCK];
             self.pool.chunks(output, query_len / BLOCK, |i, output| {
-                let parts = context.chunks_exact(count * group).flat_map(|head| &head[i * group..][..group]);
-                let row: Vec<f32> = parts.copied().collect();
+                let mut row = Vec::with_capacity(query_len);
+                let heads = context.chunks_exact(count * group);
+                heads.for_each(|head| row.extend_from_slice(&head[i * group..][..group]));
                 self.isa.run(Quantize { input: &row, output });
             });
             first += count;
@@ -415,9 +416,11 @@ struct Tiles {
 impl Tiles {
     /// Row `row`, and the bias, if any, added to it.
     fn row(&self, row: usize, bias: Option<&[f32]>, out: &mut [f32]) {
-        for (i, out) in out.chunks_mut(TILE).enumerate() {
-            out.copy_from_slice(&self.tiles[i * self.rows + row][..out.len()]);
-        }
+        let mut tiles = self.tiles[row..].iter().step_by(self.rows);
+        let (whole, rest) = out.as_chunks_mut::<TILE>();
+        whole.iter_mut().zip(&mut tiles).for_each(|(out, tile)| *out = *tile);
+        // Of the last rows of a matrix, as many as there are.
+        rest.iter_mut().zip(tiles.flatten()).for_each(|(out, x)| *out = *x);
         if let Some(bias) = bias {
             out.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
         }

@@ -123,9 +123,9 @@ impl Lanes for Quantize<'_> {
                     *minus = minus.wrapping_sub(*quant);
                 }
             }
-            for (word, quants) in output.words.iter_mut().zip(quants.as_chunks::<4>().0) {
-                *word =
-                    (quants[0] & 255) | (quants[1] & 255) << 8 | (quants[2] & 255) << 16 | quants[3] << 24;
+            let bytes = quants.map(|quant| quant as u8);
+            for (word, bytes) in output.words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *word = i32::from_le_bytes(*bytes);
             }
             output.scale = largest / 127.0;
             output.minus = [minus[0].wrapping_add(minus[1]), minus[0], minus[1]];
