@@ -133,7 +133,10 @@ fn child(settings: &str) -> anyhow::Result<()> {
             count = found.count;
             anyhow::ensure!(found.rows.len() == rows, "kept {} rows", found.rows.len());
         }
-        println!("{}", json!({"rows": count, "seconds": seconds, "processor": busy, "peak": peak()? - before}));
+        println!(
+            "{}",
+            json!({"rows": count, "seconds": seconds, "processor": busy, "peak": peak()? - before})
+        );
         Ok(())
     })
 }

@@ -198,7 +198,7 @@ pub fn undo_by(
         )?
         .query_map(params![analyst, since.as_millisecond()], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    let before = ids.iter().map(|id| is_threat(tx, id)).collect::<rusqlite::Result<Vec<_>>>()?;
+    let before = ids.iter().map(|id| counted_as(tx, id)).collect::<rusqlite::Result<Vec<_>>>()?;
     tx.prepare_cached(
         "UPDATE closings SET undone_at_ms = ?3, undone_by = ?4
          WHERE analyst = ?1 AND at_ms >= ?2 AND undone_at_ms IS NULL",
@@ -212,7 +212,7 @@ pub fn undo_by(
 
 /// Brings the history of what was decided in line with the closing that stands now; `before` is what it counted until now.
 fn recount(tx: &Transaction<'_>, alert_id: &str, before: Option<bool>) -> rusqlite::Result<()> {
-    let after = is_threat(tx, alert_id)?;
+    let after = counted_as(tx, alert_id)?;
     if before == after {
         return Ok(());
     }
@@ -220,8 +220,9 @@ fn recount(tx: &Transaction<'_>, alert_id: &str, before: Option<bool>) -> rusqli
     history::decided(tx, alert_id, before, after)
 }
 
-fn is_threat(tx: &Transaction<'_>, alert_id: &str) -> rusqlite::Result<Option<bool>> {
-    Ok(standing(tx, alert_id)?.as_ref().and_then(decides))
+/// What the closing that stands says for the history of later alerts; `None` where nothing.
+pub(super) fn counted_as(connection: &Connection, alert_id: &str) -> rusqlite::Result<Option<bool>> {
+    Ok(standing(connection, alert_id)?.as_ref().and_then(decides))
 }
 
 /// What a closing says for the history of later alerts: the machine's own says nothing.

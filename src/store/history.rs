@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use sha2::{Digest as _, Sha256};
 
 use super::alerts::{json, parse};
+use super::closings;
 use super::series::{EVERY, HOUR_S, MINUTES_S, Series, floor};
 use super::{Store, StoreError};
 use crate::alert::Alert;
@@ -171,6 +172,11 @@ pub fn look_up(connection: &Connection, alert: &Alert) -> rusqlite::Result<Histo
     if !is_there(connection)? {
         return Ok(History::default());
     }
+    look_up_as(connection, alert, closings::counted_as(connection, &alert.id)?)
+}
+
+/// `own` is what the alert itself was counted as.
+fn look_up_as(connection: &Connection, alert: &Alert, own: Option<bool>) -> rusqlite::Result<History> {
     let (tenant, end_s) = (tenant(alert), alert.window.end.as_second());
     let entities = Entity::all_of(alert);
     let keys = entities.iter().map(|entity| key(tenant, entity)).collect::<rusqlite::Result<Vec<_>>>()?;
@@ -179,7 +185,7 @@ pub fn look_up(connection: &Connection, alert: &Alert) -> rusqlite::Result<Histo
         .query_row([tenant, alert.rule_id()], |row| row.get(0))
         .optional()?;
     let counts = |entity, rule: Option<i64>| match rule {
-        Some(rule) => Series { entity, rule }.before(connection, end_s),
+        Some(rule) => Series { entity, rule }.before(connection, end_s, own),
         None => Ok(Counts::default()),
     };
     let all = |rule: Option<i64>| -> rusqlite::Result<Vec<(Entity, Counts)>> {
@@ -196,7 +202,7 @@ pub fn look_up(connection: &Connection, alert: &Alert) -> rusqlite::Result<Histo
         pairs: all(rule)?,
         around: around(connection, &keys, rule, end_s)?,
         others_with_rule,
-        site_lately: site(tenant).before(connection, end_s)?.decided_lately,
+        site: site(tenant).before(connection, end_s, own)?.lately,
         is_complete: is_complete(connection)?,
     })
 }
@@ -343,7 +349,7 @@ mod tests {
     use super::super::migrations;
     use super::*;
     use crate::clock::{Timestamp, Window};
-    use crate::triage::history::Decided;
+    use crate::triage::history::{Decided, LATELY_S};
     use crate::triage::testing;
 
     fn store() -> Connection {
@@ -388,6 +394,23 @@ mod tests {
         let first_seen = Some(one.window.end);
         let counts = Counts { minutes: 1, hour: 1, day: 1, ever: 1, first_seen, ..Counts::default() };
         assert_eq!((history.rule, history.pairs[0].1, history.entities[0].1), (counts, counts, counts));
+    }
+
+    #[test]
+    fn what_was_decided_about_an_alert_of_the_same_second_is_known_and_its_own_closing_is_not() {
+        let mut store = store();
+        let [one, other] = ["a", "b"].map(|user| alert("r", NOW_S, json!({ "host": "web-1", "user": user })));
+        for alert in [&one, &other] {
+            with(&mut store, |tx| insert(tx, alert));
+            with(&mut store, |tx| decided(tx, &alert.id, None, Some(true)));
+        }
+        let history = look_up_as(&store, &one, Some(true)).unwrap();
+        let known = Decided { threats: 1, benign: 0 };
+        assert_eq!((history.rule.ever, history.rule.decided, history.rule.lately), (0, known, [known; 4]));
+        assert_eq!((history.site, history.rule.first_seen), ([known; 4], None));
+        let new = alert("r", NOW_S, json!({ "host": "web-2" }));
+        let history = look_up(&store, &new).unwrap();
+        assert_eq!((history.rule.decided.threats, history.entities[0].1), (2, Counts::default()));
     }
 
     #[test]
@@ -523,7 +546,7 @@ mod tests {
         })
     }
 
-    /// [`look_up`] by reading every event.
+    /// [`look_up_as`] by reading every event.
     fn brute_force(events: &[(Event, Option<bool>)], of: &Event) -> History {
         let before: Vec<_> = events.iter().filter(|(event, _)| event.end_s < of.end_s).collect();
         let counts = |holds: &dyn Fn(&Event) -> bool| {
@@ -532,8 +555,10 @@ mod tests {
                 of_them.iter().filter(|(event, _)| event.end_s >= of.end_s - seconds).count() as u64
             };
             let closed = |as_what, seconds: i64| {
-                let closed = of_them.iter().filter(|(_, label)| *label == Some(as_what));
-                closed.filter(|(event, _)| event.end_s >= of.end_s - seconds).count() as u64
+                let closed = events.iter().filter(|(event, label)| *label == Some(as_what) && holds(event));
+                let others = closed.filter(|(event, _)| event.alert().id != of.alert().id);
+                let span = of.end_s.saturating_sub(seconds)..=of.end_s;
+                others.filter(|(event, _)| span.contains(&event.end_s)).count() as u64
             };
             let decided =
                 |seconds| Decided { threats: closed(true, seconds), benign: closed(false, seconds) };
@@ -544,7 +569,7 @@ mod tests {
                 day: last(86_400),
                 ever: of_them.len() as u64,
                 decided: decided(i64::MAX / 2),
-                decided_lately: decided(3_600),
+                lately: LATELY_S.map(decided),
                 first_seen: first_s.map(|first_s| Timestamp::from_second(first_s).unwrap()),
             }
         };
@@ -582,7 +607,7 @@ mod tests {
             entities: all(None),
             pairs: all(Some(&of.rule)),
             around,
-            site_lately: counts(&|_| true).decided_lately,
+            site: counts(&|_| true).lately,
             others_with_rule: if with_rule("host") > 0 { with_rule("host") } else { with_rule("user") },
             is_complete: true,
         }
@@ -609,8 +634,9 @@ mod tests {
                 with(&mut store, |tx| decided(tx, &alert.id, first, then));
                 kept.push((event, then));
             }
-            for (event, _) in &kept {
-                prop_assert_eq!(look_up(&store, &event.alert()).unwrap(), brute_force(&kept, event));
+            for (event, label) in &kept {
+                let found = look_up_as(&store, &event.alert(), *label).unwrap();
+                prop_assert_eq!(found, brute_force(&kept, event));
             }
             for (event, label) in &kept {
                 with(&mut store, |tx| decided(tx, &event.alert().id, *label, None));

@@ -148,7 +148,11 @@ pub fn load(connection: &Connection, version: &str) -> rusqlite::Result<Result<J
         Some((sha256, body)) if Sha256::digest(&body)[..] != sha256 => {
             Err("it is damaged: its checksum is another".to_owned())
         }
-        Some((_, body)) => unpacked(&body).map_err(|error| format!("it cannot be read: {error}")),
+        Some((_, body)) => match unpacked::<Judge>(&body) {
+            Ok(judge) if judge.is_current() => Ok(judge),
+            Ok(_) => Err("another version of watchpost learned it, from other features".to_owned()),
+            Err(error) => Err(format!("it cannot be read: {error}")),
+        },
     })
 }
 
@@ -400,6 +404,17 @@ mod tests {
         store.execute("UPDATE judges SET sha256 = ?1", [sha256]).unwrap();
         assert!(load(&store, &judge.version).unwrap().unwrap_err().starts_with("it cannot be read"));
         assert_eq!(load(&store, "none").unwrap().unwrap_err(), "it is not in the store");
+    }
+
+    #[test]
+    fn a_judge_that_learned_from_other_features_is_not_used() {
+        let (mut store, _) = closed(24);
+        let mut old = serde_json::to_value(learned(&store)).unwrap();
+        old.as_object_mut().unwrap().remove("features");
+        let old: Judge = serde_json::from_value(old).unwrap();
+        with(&mut store, |tx| keep(tx, &old, 24, now()));
+        let reason = load(&store, &old.version).unwrap().unwrap_err();
+        assert_eq!(reason, "another version of watchpost learned it, from other features");
     }
 
     #[test]

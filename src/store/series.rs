@@ -7,7 +7,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::clock::Timestamp;
-use crate::triage::history::{Counts, Decided};
+use crate::triage::history::{Counts, Decided, LATELY_S};
 
 /// The alerts of one entity, one rule, or both.
 #[derive(Clone, Copy)]
@@ -89,28 +89,44 @@ impl Series {
             .optional()
     }
 
-    /// What was counted of alerts that end before `end_s`.
-    pub(super) fn before(self, connection: &Connection, end_s: i64) -> rusqlite::Result<Counts> {
-        let Some((all, first_s)) = self.all_time(connection)?.filter(|(_, first_s)| *first_s < end_s) else {
+    /// What was counted of alerts that end before `end_s`. What was decided is that of alerts that end in the same second too, but
+    /// not `own`, which is what the alert itself was counted as.
+    pub(super) fn before(
+        self,
+        connection: &Connection,
+        end_s: i64,
+        own: Option<bool>,
+    ) -> rusqlite::Result<Counts> {
+        let Some((all, first_s)) = self.all_time(connection)?.filter(|(_, first_s)| *first_s <= end_s) else {
             return Ok(Counts::default());
         };
         let between = |from_s, to_s| self.between(connection, &[HOUR_S, SECOND], from_s, to_s);
-        let minutes = between(end_s - MINUTES_S, end_s)?;
-        let before_them = between(end_s - HOUR_S, end_s - MINUTES_S)?;
-        let [hour, threats_lately, benign_lately] =
-            [0, 1, 2].map(|index| minutes[index] + before_them[index]);
-        let day = hour + between(end_s - DAY_S, end_s - HOUR_S)?[0];
+        // Each span is the one before it and what lies before that.
+        let mut spans = [[0; 3]; LATELY_S.len() + 1];
+        let (mut sums, mut known_s) = ([0; 3], 0);
+        for (span, length_s) in spans.iter_mut().zip(LATELY_S.into_iter().chain([DAY_S])) {
+            let more = between(end_s - length_s, end_s - known_s)?;
+            sums.iter_mut().zip(more).for_each(|(sum, more): (&mut i64, i64)| *sum += more);
+            (*span, known_s) = (sums, length_s);
+        }
+        let [_, minutes, hour, _, day] = spans.map(|[alerts, ..]| unsigned(alerts));
+        let [_, threats, benign] = between(end_s, end_s + 1)?;
+        let now = [threats - i64::from(own == Some(true)), benign - i64::from(own == Some(false))];
+        let decided = |[_, threats, benign]: Sums| Decided {
+            threats: unsigned(threats + now[0]),
+            benign: unsigned(benign + now[1]),
+        };
         // What lies behind is little where the alert is new.
         let later = between(end_s, END_OF_TIME_S)?;
-        let [ever, threats, benign] = [0, 1, 2].map(|index| unsigned(all[index] - later[index]));
+        let ever = [0, 1, 2].map(|index| all[index] - later[index]);
         Ok(Counts {
-            minutes: unsigned(minutes[0]),
-            hour: unsigned(hour),
-            day: unsigned(day),
-            ever,
-            decided: Decided { threats, benign },
-            decided_lately: Decided { threats: unsigned(threats_lately), benign: unsigned(benign_lately) },
-            first_seen: Timestamp::from_second(first_s).ok(),
+            minutes,
+            hour,
+            day,
+            ever: unsigned(ever[0]),
+            decided: decided(ever),
+            lately: [0, 1, 2, 3].map(|index| decided(spans[index])),
+            first_seen: Timestamp::from_second(first_s).ok().filter(|_| first_s < end_s),
         })
     }
 

@@ -3,8 +3,8 @@
 //!
 //! *Before* is told by event time, the end of the alert's window, and by no clock. A catch-up after an outage and the
 //! look at an old alert give the numbers that a search in time would have given. Alerts whose windows end in the same second
-//! are not before one another. An alert that a clock set forward has dated into the future is not seen by any
-//! alert that ends earlier; it counts from its own time on.
+//! are not before one another, but what was decided about one of them is known to the others. An alert that a clock set
+//! forward has dated into the future is not seen by any alert that ends earlier; it counts from its own time on.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +33,9 @@ pub struct History {
     pub around: Vec<Around>,
     /// Hosts on which the rule ever fired; entities of any kind where it never named a host.
     pub others_with_rule: u64,
-    /// What analysts decided about the tenant's alerts of the last hour.
+    /// What analysts decided about the tenant's alerts of late.
     #[serde(default)]
-    pub site_lately: Decided,
+    pub site: Lately,
     /// False while alerts of an older store are still being counted.
     pub is_complete: bool,
 }
@@ -49,11 +49,11 @@ pub struct Counts {
     /// Of the last 24 hours.
     pub day: u64,
     pub ever: u64,
-    /// What analysts decided about those of `ever`.
+    /// What analysts decided about those of `ever`, and those whose windows end in the same second.
     pub decided: Decided,
-    /// The same about those of `hour`.
+    /// The same about those of late.
     #[serde(default)]
-    pub decided_lately: Decided,
+    pub lately: Lately,
     /// When the first of them was, by the end of its window.
     pub first_seen: Option<Timestamp>,
 }
@@ -65,6 +65,12 @@ pub struct Decided {
     /// False positives too.
     pub benign: u64,
 }
+
+/// What was decided about alerts of the last [`LATELY_S`] seconds, each span with those before it in it.
+pub type Lately = [Decided; LATELY_S.len()];
+
+/// Two and ten minutes, one and four hours: an attack has phases of minutes, a noisy day has hours.
+pub const LATELY_S: [i64; 4] = [120, 600, 3_600, 14_400];
 
 /// Another rule, and how many of its alerts name one of the entities.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,7 +197,7 @@ mod tests {
             pairs: vec![(entity("a\nb"), counts), (entity(&"x".repeat(300)), Counts::default())],
             around: vec![around; MAX_AROUND],
             others_with_rule: 7,
-            site_lately: Decided::default(),
+            site: Lately::default(),
             is_complete: false,
         };
         insta::assert_snapshot!(history.lines().join("\n"), @r"

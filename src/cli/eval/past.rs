@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::triage::history::{Around, Counts, Decided, Entity, History, MAX_AROUND};
+use crate::triage::history::{Around, Counts, Decided, Entity, History, LATELY_S, MAX_AROUND};
 use crate::triage::judge::labelled::Labelled;
 
 /// Counts by scenario: sites do not know one another.
@@ -46,13 +46,13 @@ impl Past {
             around: self.around(line, &entities, now),
             others_with_rule: self.spread.get(&(line.scenario.clone(), rule.clone())).map_or(0, HashSet::len)
                 as u64,
-            site_lately: self.counts(line, Key::Site, now).decided_lately,
+            site: self.counts(line, Key::Site, now).lately,
             entities: with(&|entity| Key::Entity(entity.clone())),
             is_complete: true,
         };
         let Some(told) = &line.history else { return counted };
-        let History { rule, entities, site_lately, .. } = counted;
-        let mut history = History { rule, entities, site_lately, ..told.clone() };
+        let History { rule, entities, site, .. } = counted;
+        let mut history = History { rule, entities, site, ..told.clone() };
         for (_, pair) in &mut history.pairs {
             let known = counted.pairs.iter().map(|(_, counts)| counts.decided);
             pair.decided = known.max_by_key(|decided| decided.threats + decided.benign).unwrap_or_default();
@@ -88,17 +88,20 @@ impl Past {
         let before = times.seconds.partition_point(|second| *second < now);
         let since =
             |span: i64| (before - times.seconds.partition_point(|second| *second < now - span)) as u64;
-        let lately = times.closed.iter().rev().take_while(|(second, _)| *second >= now - 3_600);
-        let lately: Vec<bool> =
-            lately.filter(|(second, _)| *second < now).map(|(_, is_threat)| *is_threat).collect();
-        let threats = lately.iter().filter(|is_threat| **is_threat).count() as u64;
+        let lately = |span: i64| {
+            let closed = times.closed.iter().rev().take_while(|(second, _)| *second >= now - span);
+            closed.fold(Decided::default(), |mut sum, (_, is_threat)| {
+                *(if *is_threat { &mut sum.threats } else { &mut sum.benign }) += 1;
+                sum
+            })
+        };
         Counts {
             minutes: since(600),
             hour: since(3_600),
             day: since(86_400),
             ever: before as u64,
             decided: times.decided,
-            decided_lately: Decided { threats, benign: lately.len() as u64 - threats },
+            lately: LATELY_S.map(lately),
             first_seen: None,
         }
     }

@@ -7,8 +7,8 @@ use super::source::{Changed, Source};
 use super::{Note, Notes, Sort};
 use crate::config::yaml::{self, Entry, Node, Position, Resolved, Value};
 use crate::config::{
-    DetectorSection, Environment, Field, Kind, KindTable, Patterns, Runner, RunnerSection,
-    Section as _, clip, suggestion,
+    DetectorSection, Environment, Field, Kind, KindTable, Patterns, Runner, RunnerSection, Section as _,
+    clip, suggestion,
 };
 use crate::rule::load::{Scope, find};
 use crate::{datasource, triage, webhook};

@@ -36,8 +36,12 @@ pub struct Features {
     pub is_empty: bool,
 }
 
-/// Names of the numbers, as the analyst reads them. Counts are logarithms, `ln(1 + n)`.
-pub const NUMBERS: [&str; 21] = [
+/// Of what is known of an alert and what may count how: a judge that learned by another is not used. Raise it with each change.
+pub const FEATURES: u32 = 2;
+
+/// Names of the numbers, as the analyst reads them. Counts are logarithms, `ln(1 + n)`. New ones are added at the end: what an older
+/// watchpost kept of an alert is the first of them.
+pub const NUMBERS: [&str; 41] = [
     "the rule's level",
     "rows",
     "alerts of this rule before",
@@ -59,6 +63,26 @@ pub const NUMBERS: [&str; 21] = [
     "closed alerts of this host or entity in the last hour",
     "how all alerts of the last hour were closed",
     "closed alerts of the last hour",
+    "how alerts of this host or entity in the last 2 minutes were closed",
+    "closed alerts of this host or entity in the last 2 minutes",
+    "how alerts of this host or entity in the last 10 minutes were closed",
+    "closed alerts of this host or entity in the last 10 minutes",
+    "how alerts of this host or entity in the last 4 hours were closed",
+    "closed alerts of this host or entity in the last 4 hours",
+    "how alerts of the rule in the last 2 minutes were closed",
+    "closed alerts of the rule in the last 2 minutes",
+    "how alerts of the rule in the last 10 minutes were closed",
+    "closed alerts of the rule in the last 10 minutes",
+    "how alerts of the rule in the last hour were closed",
+    "closed alerts of the rule in the last hour",
+    "how alerts of the rule in the last 4 hours were closed",
+    "closed alerts of the rule in the last 4 hours",
+    "how all alerts in the last 2 minutes were closed",
+    "closed alerts in the last 2 minutes",
+    "how all alerts in the last 10 minutes were closed",
+    "closed alerts in the last 10 minutes",
+    "how all alerts in the last 4 hours were closed",
+    "closed alerts in the last 4 hours",
 ];
 
 /// Those that an attacker can raise, by more rows or by alerts before the one that matters.
@@ -249,12 +273,15 @@ fn numbers(alert: &Alert, history: &History) -> Vec<f32> {
         told.max_by_key(|decided| decided.threats + decided.benign).unwrap_or_default()
     };
     let (entities, pairs) = (&history.entities, &history.pairs);
-    let (rule, site_lately) = (history.rule.decided, history.site_lately);
+    let rule = history.rule.decided;
     let (entity, pair) =
         (decided(entities, |counts| counts.decided), decided(pairs, |counts| counts.decided));
-    let lately = decided(entities, |counts| counts.decided_lately);
+    // All spans are of one entity: the one that most was decided on in the longest.
+    let entity_lately = entities.iter().map(|(_, counts)| counts.lately);
+    let entity_lately =
+        entity_lately.max_by_key(|[.., longest]| longest.threats + longest.benign).unwrap_or_default();
     let around: u64 = history.around.iter().map(|around| around.count).sum();
-    let numbers: [f64; NUMBERS.len()] = [
+    let standing = [
         f64::from(alert.level()) / 25.0,
         log(alert.data.len),
         log(history.rule.ever),
@@ -272,12 +299,15 @@ fn numbers(alert: &Alert, history: &History) -> Vec<f32> {
         log(entity.threats + entity.benign),
         leaning(pair),
         log(pair.threats + pair.benign),
-        leaning(lately),
-        log(lately.threats + lately.benign),
-        leaning(site_lately),
-        log(site_lately.threats + site_lately.benign),
     ];
-    numbers.map(|number| number as f32).into()
+    let [entity, rule, site] = [entity_lately, history.rule.lately, history.site];
+    let hours = [entity[2], site[2]];
+    let others = [entity[0], entity[1], entity[3]].into_iter().chain(rule).chain([site[0], site[1], site[3]]);
+    let lately = hours.into_iter().chain(others);
+    let lately = lately.flat_map(|decided| [leaning(decided), log(decided.threats + decided.benign)]);
+    let numbers: Vec<f32> = standing.into_iter().chain(lately).map(|number| number as f32).collect();
+    debug_assert_eq!(numbers.len(), NUMBERS.len());
+    numbers
 }
 
 fn log(count: u64) -> f64 {

@@ -1,5 +1,5 @@
 //! Logistic regression with what the site's few labels need: a starting point that weights are drawn to, a weight for
-//! each example, sparse features. The optimizer is argmin's L-BFGS.
+//! each example, sparse features, and weights that stay on their side of 0. The optimizer is argmin's L-BFGS.
 
 use argmin::core::{CostFunction, Error, Executor, Gradient, State as _};
 use argmin::solver::linesearch::MoreThuenteLineSearch;
@@ -18,42 +18,106 @@ pub struct Example<'a> {
     pub weight: f64,
 }
 
-/// Weights of `width` features, with the intercept as the last: `[width + 1]`. Minimises the weighted logistic loss plus
-/// `decay`/2 times the squared weights; the intercept is drawn to 0 by a tenth of that. Deterministic.
-///
-/// Without examples all are 0. A line search that finds nothing better ends the search, with the best weights so far.
-pub fn fit(examples: &[Example<'_>], width: usize, decay: f64) -> Vec<f64> {
-    let start = vec![0.0; width + 1];
-    if examples.is_empty() {
-        return start;
-    }
-    let problem = Problem { examples, decay };
-    let linesearch = MoreThuenteLineSearch::new();
-    let found = LBFGS::new(linesearch, MEMORY)
-        .with_tolerance_grad(1e-4)
-        .and_then(|solver| solver.with_tolerance_cost(1e-7))
-        .and_then(|solver| {
-            Executor::new(problem, solver)
-                .configure(|state| state.param(start.clone()).max_iters(MAX_STEPS))
-                .ctrlc(false)
-                .run()
-        });
-    match found {
-        Ok(found) => found.state().get_best_param().cloned().unwrap_or(start),
-        Err(error) => {
-            tracing::debug!(%error, "the judge's weights could not be found");
-            start
+/// On which side of 0 a weight may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Any,
+    NotBelow,
+    NotAbove,
+}
+
+impl Side {
+    fn forbids(self, weight: f64) -> bool {
+        match self {
+            Self::Any => false,
+            Self::NotBelow => weight < 0.0,
+            Self::NotAbove => weight > 0.0,
         }
     }
 }
 
+/// A weight for each of `sides`, with the intercept as the last: `[sides + 1]`. Minimises the weighted logistic loss plus
+/// `decay`/2 times the squared weights; the intercept is drawn to 0 by a tenth of that. Deterministic.
+///
+/// Weights that come out on the wrong side are held at 0 and the others found again; one that is held is let go
+/// where a step to its own side would better the fit. Where neither is left to do this is the best within `sides` (the loss
+/// is convex). After [`MAX_ROUNDS`] what is still on the wrong side is 0.
+///
+/// Without examples all are 0. A line search that finds nothing better ends the search, with the best weights so far.
+pub fn fit(examples: &[Example<'_>], sides: &[Side], decay: f64) -> Vec<f64> {
+    let mut weights = vec![0.0; sides.len() + 1];
+    if examples.is_empty() {
+        return weights;
+    }
+    let mut held = vec![false; weights.len()];
+    for _ in 0..MAX_ROUNDS {
+        let problem = Problem { examples, decay, held: &held };
+        weights = problem.solve(weights);
+        let slope = problem.slope(&weights);
+        let mut next = held.clone();
+        for (at, side) in sides.iter().enumerate() {
+            next[at] = match held[at] {
+                true => slope[at].abs() <= LEAST_SLOPE || side.forbids(-slope[at]),
+                false => side.forbids(weights[at]),
+            };
+            if next[at] {
+                weights[at] = 0.0;
+            }
+        }
+        if next == held {
+            break;
+        }
+        held = next;
+    }
+    weights
+}
+
+#[derive(Clone, Copy)]
 struct Problem<'a> {
     examples: &'a [Example<'a>],
     decay: f64,
+    /// Weights that stay as they are.
+    held: &'a [bool],
 }
 
 impl Problem<'_> {
-    fn decay_of(&self, index: usize, last: usize) -> f64 {
+    fn solve(self, start: Vec<f64>) -> Vec<f64> {
+        let linesearch = MoreThuenteLineSearch::new();
+        let found = LBFGS::new(linesearch, MEMORY)
+            .with_tolerance_grad(1e-4)
+            .and_then(|solver| solver.with_tolerance_cost(1e-7))
+            .and_then(|solver| {
+                Executor::new(self, solver)
+                    .configure(|state| state.param(start.clone()).max_iters(MAX_STEPS))
+                    .ctrlc(false)
+                    .run()
+            });
+        match found {
+            Ok(found) => found.state().get_best_param().cloned().unwrap_or(start),
+            Err(error) => {
+                tracing::debug!(%error, "the judge's weights could not be found");
+                start
+            }
+        }
+    }
+
+    /// The gradient, of held weights too.
+    fn slope(self, weights: &[f64]) -> Vec<f64> {
+        let last = weights.len() - 1;
+        let mut slope: Vec<f64> =
+            weights.iter().enumerate().map(|(index, weight)| self.decay_of(index, last) * weight).collect();
+        for example in self.examples {
+            let probability = probability(example.offset + dot(weights, example.features));
+            let wrong = example.weight * (probability - f64::from(u8::from(example.is_threat)));
+            for (index, amount) in example.features {
+                slope[*index as usize] += wrong * f64::from(*amount);
+            }
+            slope[last] += wrong;
+        }
+        slope
+    }
+
+    fn decay_of(self, index: usize, last: usize) -> f64 {
         if index == last { self.decay / 10.0 } else { self.decay }
     }
 }
@@ -88,18 +152,8 @@ impl Gradient for Problem<'_> {
     type Gradient = Vec<f64>;
 
     fn gradient(&self, weights: &Vec<f64>) -> Result<Vec<f64>, Error> {
-        let last = weights.len() - 1;
-        let mut gradient: Vec<f64> =
-            weights.iter().enumerate().map(|(index, weight)| self.decay_of(index, last) * weight).collect();
-        for example in self.examples {
-            let probability = probability(example.offset + dot(weights, example.features));
-            let wrong = example.weight * (probability - f64::from(u8::from(example.is_threat)));
-            for (index, amount) in example.features {
-                gradient[*index as usize] += wrong * f64::from(*amount);
-            }
-            gradient[last] += wrong;
-        }
-        Ok(gradient)
+        let slope = self.slope(weights).into_iter().zip(self.held);
+        Ok(slope.map(|(slope, is_held)| if *is_held { 0.0 } else { slope }).collect())
     }
 }
 
@@ -124,6 +178,8 @@ pub fn odds(probability: f64) -> f64 {
 pub const MOST_ODDS: f64 = 12.0;
 const MEMORY: usize = 7;
 const MAX_STEPS: u64 = 150;
+const MAX_ROUNDS: usize = 8;
+const LEAST_SLOPE: f64 = 1e-3;
 
 #[cfg(test)]
 mod tests {
@@ -145,7 +201,7 @@ mod tests {
                 weight: weights[n],
             })
             .collect();
-        let found = fit(&examples, 2, 0.5);
+        let found = fit(&examples, &[Side::Any; 2], 0.5);
         for (found, expected) in found.iter().zip([0.876_865, -0.552_643, 0.068_784]) {
             assert!((found - expected).abs() < 2e-3, "{found} {expected}");
         }
@@ -153,7 +209,7 @@ mod tests {
 
     #[test]
     fn nothing_learned_leaves_the_offset_alone() {
-        let found = fit(&[], 3, 0.01);
+        let found = fit(&[], &[Side::Any; 3], 0.01);
         assert_eq!(found, [0.0; 4]);
         assert!((probability(odds(0.3) + dot(&found, &[(1, 5.0)])) - 0.3).abs() < 1e-12);
     }
@@ -163,8 +219,29 @@ mod tests {
         let features: Sparse = vec![(0, 1.0)];
         let of = |offset| {
             let examples = [Example { features: &features, offset, is_threat: true, weight: 1.0 }];
-            fit(&examples, 1, 0.1)[0]
+            fit(&examples, &[Side::Any], 0.1)[0]
         };
         assert!(of(6.0) < 0.1 * of(0.0));
+    }
+
+    /// The first word is only in threats and the second in benign ones; the third goes with the first, so that alone it says the
+    /// opposite.
+    #[test]
+    fn weights_stay_on_their_side_and_the_others_are_the_best_with_them() {
+        let features: [Sparse; 4] =
+            [vec![(0, 1.0)], vec![(1, 1.0)], vec![(0, 1.0), (2, 1.0)], vec![(1, 1.0), (2, 1.0)]];
+        let of = |labels: [bool; 4], sides: [Side; 3]| {
+            let examples: Vec<_> = (0..4)
+                .map(|n| Example { features: &features[n], offset: 0.0, is_threat: labels[n], weight: 1.0 })
+                .collect();
+            fit(&examples, &sides, 0.1)
+        };
+        let free = of([true, false, true, false], [Side::Any; 3]);
+        assert!(free[0] > 1.0 && free[1] < -1.0);
+        let bound = of([true, false, true, false], [Side::Any, Side::NotBelow, Side::NotAbove]);
+        assert!(bound[0] > free[0] && bound[1] == 0.0 && bound[2] <= 0.0, "{bound:?}");
+        // What is within its side anyway is found as without.
+        let same = of([true, false, true, false], [Side::NotBelow, Side::NotAbove, Side::Any]);
+        assert!(free.iter().zip(&same).all(|(one, other)| (one - other).abs() < 1e-3), "{free:?} {same:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! From closings to a [`Judge`].
 //!
 //! 1. Words and numbers are weighed by logistic regression, which starts from the formula's odds: with few
-//!    closings it stays near them.
+//!    closings it stays near them. What an attacker moves before the alert is weighed on its side of 0 only.
 //! 2. Text of the rows is weighed after that, on what the first left to explain, and only what speaks for a threat is kept: an
 //!    attacker can write what he likes and lowers nothing.
 //! 3. Probabilities are calibrated (Platt) on odds that each example was given by a judge that had not seen it.
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest as _, Sha256};
 
 use super::features::{self, AROUND, Features, LOWERABLE, NUMBERS, OPERATORS, RAISABLE};
-use super::fit::{self, Sparse};
+use super::fit::{self, Side, Sparse};
 use super::{Judge, Scale};
 
 /// A closed alert.
@@ -60,18 +60,12 @@ fn weigh(lessons: &[&Lesson], parts: Parts) -> Judge {
         judge.words = vocabulary(lessons);
     }
     if parts.numbers {
-        judge.numbers = scales(lessons, NUMBERS.len(), |features| &features.numbers);
+        judge.numbers = scales(lessons);
     }
     judge.is_unguarded = !parts.guarded;
     judge.columns = columns(lessons);
     let sparse: Vec<Sparse> = lessons.iter().map(|lesson| judge.lesson(&lesson.features)).collect();
-    let width = judge.words.len() + judge.numbers.len();
-    judge.weights = weights(lessons, &sparse, width);
-    if parts.guarded && parts.numbers {
-        let sparse: Vec<Sparse> = sparse.iter().map(|terms| judge.without_movable(terms)).collect();
-        judge.weights = weights(lessons, &sparse, width);
-        judge.forget_movable();
-    }
+    judge.weights = weights(lessons, &sparse, &judge.sides(parts));
     let sparse: Vec<Sparse> = lessons.iter().map(|lesson| judge.sparse(&lesson.features)).collect();
     if parts.text {
         judge.text = weigh_text(&judge, lessons, &sparse, parts.guarded);
@@ -79,7 +73,7 @@ fn weigh(lessons: &[&Lesson], parts: Parts) -> Judge {
     judge
 }
 
-fn weights(lessons: &[&Lesson], sparse: &[Sparse], width: usize) -> Vec<f32> {
+fn weights(lessons: &[&Lesson], sparse: &[Sparse], sides: &[Side]) -> Vec<f32> {
     let examples: Vec<_> = lessons
         .iter()
         .zip(sparse)
@@ -90,29 +84,24 @@ fn weights(lessons: &[&Lesson], sparse: &[Sparse], width: usize) -> Vec<f32> {
             weight: lesson.weight,
         })
         .collect();
-    single(&fit::fit(&examples, width, DECAY))
+    single(&fit::fit(&examples, sides, DECAY))
 }
 
 impl Judge {
-    /// Whether an attacker could lower the odds by what he does before the alert, or by more rows.
-    fn is_movable(&self, at: u32) -> bool {
-        let weight = self.weights.get(at as usize).copied().unwrap_or_default();
-        let Some(number) = (at as usize).checked_sub(self.words.len()) else { return false };
-        (RAISABLE.contains(&number) && weight < 0.0) || (number == LOWERABLE && weight > 0.0)
-    }
-
-    fn without_movable(&self, terms: &Sparse) -> Sparse {
-        terms.iter().copied().filter(|(at, _)| !self.is_movable(*at)).collect()
-    }
-
-    /// What is left of it after the others were weighed without it.
-    fn forget_movable(&mut self) {
-        let base = self.words.len();
-        for number in RAISABLE.into_iter().chain([LOWERABLE]) {
-            if self.is_movable((base + number) as u32) {
-                self.weights[base + number] = 0.0;
-            }
+    /// What an attacker moves by what he does before the alert, or by more rows, may not count against a threat.
+    fn sides(&self, parts: Parts) -> Vec<Side> {
+        let mut sides = vec![Side::Any; self.words.len() + self.numbers.len()];
+        if !parts.guarded {
+            return sides;
         }
+        let around = self.words.iter().filter(|(word, _)| AROUND.contains(&features::place(word)));
+        around.for_each(|(_, (at, _))| sides[*at as usize] = Side::NotBelow);
+        if parts.numbers {
+            let numbers = &mut sides[self.words.len()..];
+            RAISABLE.into_iter().for_each(|number| numbers[number] = Side::NotBelow);
+            numbers[LOWERABLE] = Side::NotAbove;
+        }
+        sides
     }
 }
 
@@ -145,39 +134,29 @@ fn weigh_text(
         *counts.entry(word).or_default() += 1;
     }
     counts.retain(|_, count| *count >= 2);
-    let mut words: Vec<&str> = counts.into_keys().collect();
-    let mut found = Vec::new();
-    // What is negative is left out and the rest weighed again, since their weights depend on one another.
-    for _ in 0..2 {
-        let places: BTreeMap<&str, u32> = words.iter().copied().zip(0..).collect();
-        let rows: Vec<Sparse> = lessons
-            .iter()
-            .map(|lesson| {
-                let known = lesson.features.text.iter().filter_map(|word| places.get(word.as_str()));
-                known.map(|place| (*place, 1.0)).collect()
-            })
-            .collect();
-        let examples: Vec<_> = lessons
-            .iter()
-            .zip(sparse)
-            .zip(&rows)
-            .map(|((lesson, sparse), row)| fit::Example {
-                features: row,
-                offset: judge.odds(&lesson.features, sparse),
-                is_threat: lesson.is_threat,
-                weight: lesson.weight,
-            })
-            .collect();
-        let weights = fit::fit(&examples, words.len(), TEXT_DECAY);
-        found = words
-            .iter()
-            .copied()
-            .zip(weights)
-            .filter(|(_, weight)| *weight > LEAST_TEXT || !is_guarded)
-            .collect();
-        words = found.iter().map(|(word, _)| *word).collect();
-    }
-    found.into_iter().map(|(word, weight)| (word.to_owned(), weight as f32)).collect()
+    let places: BTreeMap<&str, u32> = counts.into_keys().zip(0..).collect();
+    let rows: Vec<Sparse> = lessons
+        .iter()
+        .map(|lesson| {
+            let known = lesson.features.text.iter().filter_map(|word| places.get(word.as_str()));
+            known.map(|place| (*place, 1.0)).collect()
+        })
+        .collect();
+    let examples: Vec<_> = lessons
+        .iter()
+        .zip(sparse)
+        .zip(&rows)
+        .map(|((lesson, sparse), row)| fit::Example {
+            features: row,
+            offset: judge.odds(&lesson.features, sparse),
+            is_threat: lesson.is_threat,
+            weight: lesson.weight,
+        })
+        .collect();
+    let side = if is_guarded { Side::NotBelow } else { Side::Any };
+    let weights = fit::fit(&examples, &vec![side; places.len()], TEXT_DECAY);
+    let found = places.into_keys().zip(weights).filter(|(_, weight)| *weight > LEAST_TEXT || !is_guarded);
+    found.map(|(word, weight)| (word.to_owned(), weight as f32)).collect()
 }
 
 /// Slope and intercept, drawn to 1 and 0.
@@ -216,7 +195,7 @@ fn calibrate(lessons: &[&Lesson], parts: Parts) -> (f32, f32) {
             weight: lessons[*index].weight,
         })
         .collect();
-    let found = fit::fit(&examples, 1, CALIBRATION_DECAY);
+    let found = fit::fit(&examples, &[Side::Any], CALIBRATION_DECAY);
     ((1.0 + found[0] / ODDS_SCALE).max(0.1) as f32, found[1] as f32)
 }
 
@@ -243,14 +222,14 @@ fn words(features: &Features) -> impl Iterator<Item = &String> {
     features.words.iter().chain(features.mixed.iter().flatten())
 }
 
-fn scales(lessons: &[&Lesson], width: usize, of: fn(&Features) -> &Vec<f32>) -> Vec<Scale> {
-    let values: Vec<&Vec<f32>> =
-        lessons.iter().map(|lesson| of(&lesson.features)).filter(|values| values.len() == width).collect();
-    let count = values.len().max(1) as f32;
-    (0..width)
+/// Of those that an older watchpost kept, the last numbers are missing.
+fn scales(lessons: &[&Lesson]) -> Vec<Scale> {
+    (0..NUMBERS.len())
         .map(|place| {
-            let mean = values.iter().map(|values| values[place]).sum::<f32>() / count;
-            let variance = values.iter().map(|values| (values[place] - mean).powi(2)).sum::<f32>() / count;
+            let values = || lessons.iter().filter_map(|lesson| lesson.features.numbers.get(place));
+            let count = values().count().max(1) as f32;
+            let mean = values().sum::<f32>() / count;
+            let variance = values().map(|value| (value - mean).powi(2)).sum::<f32>() / count;
             Scale(mean, variance.sqrt().max(1e-4))
         })
         .collect()
@@ -269,7 +248,7 @@ fn version(judge: &Judge) -> String {
 pub const MAX_LESSONS: usize = 4_000;
 const FOLDS: usize = 5;
 /// Chosen on four networks of the AIT alert data, each judged by what was learned on the others.
-const DECAY: f64 = 0.01;
+const DECAY: f64 = 0.1;
 const TEXT_DECAY: f64 = 0.5;
 const LEAST_TEXT: f64 = 0.02;
 const CALIBRATION_DECAY: f64 = 1.0;

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 pub use features::Features;
-use features::{AROUND, NUMBERS, OPERATORS, place};
+use features::{AROUND, FEATURES, NUMBERS, OPERATORS, place};
 use fit::Sparse;
 
 /// What was learned. Its numbers are single floats, which JSON gives back as they were: a judge that was kept says the same.
@@ -25,6 +25,9 @@ pub struct Judge {
     pub version: String,
     /// How many closings it learned from: threats and benign ones.
     pub learned: (usize, usize),
+    /// [`FEATURES`] of the watchpost that learned it.
+    #[serde(default)]
+    features: u32,
     /// Words with their place among the features and their weight by rarity.
     words: BTreeMap<String, (u32, f32)>,
     /// The same for [`Features::text`].
@@ -90,6 +93,7 @@ impl Judge {
         Self {
             version: Self::PRIOR.to_owned(),
             learned: (0, 0),
+            features: FEATURES,
             words: BTreeMap::new(),
             text: BTreeMap::new(),
             numbers: Vec::new(),
@@ -103,6 +107,11 @@ impl Judge {
     /// Whether its probabilities were held against closings that it had not seen.
     pub fn is_calibrated(&self) -> bool {
         self.calibration.is_some()
+    }
+
+    /// Whether it learned from what is known of an alert now. Another one's weights would stand for something else.
+    pub fn is_current(&self) -> bool {
+        self.features == FEATURES
     }
 
     pub fn judge(&self, features: &Features) -> Judgement {
@@ -144,9 +153,9 @@ impl Judge {
         self.text.contains_key(word)
     }
 
-    /// What counts, of which an attacker has three ways to add: a cell in a column that no closed alert of the rule had counts
-    /// for a threat only, of cells that differ in a column the one that speaks most for a threat, and what fired around
-    /// speaks against one by at most [`MOST_AROUND`] log-odds. Nothing that he adds takes weight from what was there.
+    /// What counts, of which an attacker has two ways to add: a cell in a column that no closed alert of the rule had counts
+    /// for a threat only, and of cells that differ in a column the one that speaks most for a threat. (What fires around has
+    /// no weight against one.) Nothing that he adds takes weight from what was there.
     fn sparse(&self, features: &Features) -> Sparse {
         let mut sparse = self.lesson(features);
         if self.is_unguarded {
@@ -175,18 +184,6 @@ impl Judge {
             let all_known = words.iter().all(|word| self.words.contains_key(word));
             sparse.extend(known.filter(|term| weight(term) > 0.0 || (all_known && !is_new)));
         }
-        let around: BTreeSet<u32> = features
-            .words
-            .iter()
-            .filter(|word| AROUND.contains(&place(word)))
-            .filter_map(&amount)
-            .map(|(at, _)| at)
-            .collect();
-        let against = |term: &&mut (u32, f32)| around.contains(&term.0) && weight(term) < 0.0;
-        let sum: f32 = sparse.iter_mut().filter(against).map(|term| weight(term)).sum();
-        if sum < -MOST_AROUND {
-            sparse.iter_mut().filter(against).for_each(|term| term.1 *= MOST_AROUND / -sum);
-        }
         sparse
     }
 
@@ -208,14 +205,12 @@ impl Judge {
         for words in &features.mixed {
             sparse.extend(words.iter().filter_map(|word| known(word, 1.0 / words.len() as f32)));
         }
-        if features.numbers.len() == self.numbers.len() {
-            let of = |(value, scale): (&f32, &Scale)| {
-                NUMBERS_SHARE * ((value - scale.0) / scale.1).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
-            };
-            let amounts = features.numbers.iter().zip(&self.numbers).map(of);
-            let first = self.words.len() as u32;
-            sparse.extend((first..).zip(amounts).filter(|(_, amount)| amount.is_finite()));
-        }
+        let of = |(value, scale): (&f32, &Scale)| {
+            NUMBERS_SHARE * ((value - scale.0) / scale.1).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
+        };
+        let amounts = features.numbers.iter().zip(&self.numbers).map(of);
+        let first = self.words.len() as u32;
+        sparse.extend((first..).zip(amounts).filter(|(_, amount)| amount.is_finite()));
         sparse
     }
 
@@ -280,8 +275,6 @@ pub const MAX_WHY: usize = 8;
 const LEAST_WEIGHT: f64 = 0.05;
 /// The most that text may add, in log-odds.
 const MAX_TEXT_ODDS: f64 = 4.0;
-/// The most that what fired around may count against a threat, in log-odds.
-const MOST_AROUND: f32 = 6.0;
 /// Of the operator's words, where hardly any is known.
 const LEAST_LENGTH: f32 = 4.0;
 const NUMBERS_SHARE: f32 = 0.3;

@@ -3,7 +3,8 @@ use serde_json::json;
 
 use super::learn::{Lesson, Parts, learn};
 use super::*;
-use crate::triage::history::History;
+use crate::triage::history::{Around, Counts, Decided, Entity, History};
+use crate::triage::observable::Kind;
 use crate::triage::testing::alert;
 
 fn lesson(user: &str, message: &str, is_threat: bool) -> Lesson {
@@ -64,6 +65,53 @@ fn what_is_not_there_is_not_evaluable_and_never_benign() {
     let mut features = lesson("backup", "x", false).features;
     features.is_empty = true;
     assert_eq!(judge().judge(&features).disposition, Disposition::NotEvaluable);
+}
+
+/// With benign alerts other rules fired, threats come alone: what is around would speak against one if it could.
+#[test]
+fn what_fires_around_or_fired_before_lowers_nothing() {
+    let around = |rule: &str, count| Around { rule: rule.into(), name: None, count };
+    let with = |user: &str, around: Vec<Around>, ever| {
+        let alert = alert(50, json!([{ "user": user, "message": "x" }]));
+        let counts = Counts { ever, day: ever, minutes: ever, ..Counts::default() };
+        let pairs = vec![(Entity::new(Kind::User, user), counts)];
+        let history = History { around, pairs, ..History::default() };
+        Features::of(&alert, &history, 30)
+    };
+    let lessons: Vec<Lesson> = (0..40)
+        .map(|n| match n % 2 {
+            0 => (with("backup", vec![around("port scan", 9), around("new file", 1)], 50), false),
+            _ => (with("root", vec![], 0), true),
+        })
+        .map(|(features, is_threat)| Lesson { features, is_threat, weight: 1.0 })
+        .collect();
+    let lessons: Vec<&Lesson> = lessons.iter().collect();
+    let (guarded, open) =
+        (learn(&lessons, Parts::ALL), learn(&lessons, Parts { guarded: false, ..Parts::ALL }));
+    let plain = with("root", vec![], 0);
+    for attack in [
+        with("root", vec![around("port scan", 9)], 0),
+        with("root", vec![around("port scan", 900), around("new file", 4)], 0),
+        with("root", vec![], 50),
+        with("root", vec![around("port scan", 9), around("new file", 1)], 5_000),
+    ] {
+        assert!(guarded.judge(&attack).probability >= guarded.judge(&plain).probability);
+        assert!(open.judge(&attack).probability < open.judge(&plain).probability, "else it shows nothing");
+    }
+    assert!(guarded.judge(&plain).probability > 0.8, "the others say it as well");
+}
+
+#[test]
+fn what_an_older_watchpost_kept_of_alerts_teaches_what_it_knew() {
+    let decided = Decided { threats: 3, benign: 0 };
+    let mut lessons = lessons();
+    for lesson in &mut lessons {
+        lesson.features.numbers.truncate(21);
+    }
+    let judge = learn(&lessons.iter().collect::<Vec<_>>(), Parts::ALL);
+    let history = History { site: [decided; 4], ..History::default() };
+    let alert = alert(50, json!([{ "user": "root", "message": "sqlmap found" }]));
+    assert!(judge.judge(&Features::of(&alert, &history, 30)).probability > 0.8);
 }
 
 proptest! {
