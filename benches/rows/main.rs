@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use watchpost::clock::Window;
 use watchpost::config::{FromYaml as _, Reader};
@@ -24,22 +25,20 @@ fn main() -> anyhow::Result<()> {
     };
     let told = std::fs::read_to_string(services)?;
     let place = |name: &str| {
-        told.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-            .unwrap_or_default()
-            .to_owned()
+        let place = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        place.map(str::to_owned).with_context(|| format!("{name} is not among the services"))
     };
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("bench.duckdb").to_string_lossy().into_owned();
     let peer = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/rows/peer.py");
-    let (clickhouse, postgresql) = (place("CLICKHOUSE"), place("POSTGRESQL"));
+    let (clickhouse, postgresql) = (place("CLICKHOUSE")?, place("POSTGRESQL")?);
     output(Command::new(&python).args([peer, "prepare", &clickhouse, &postgresql, &file]))?;
 
     println!("| {ROWS} rows | Python | kept 1,000 | | kept all | |");
     println!("|---|---|---|---|---|---|");
     for (kind, place, settings) in [
         ("clickhouse", &clickhouse, format!("{{type: clickhouse, url: '{clickhouse}', password: secret}}")),
-        ("postgresql", &postgresql, of_postgresql(&postgresql)),
+        ("postgresql", &postgresql, of_postgresql(&postgresql)?),
         ("duckdb", &file, format!("{{type: duckdb, database: '{file}'}}")),
     ] {
         let python = Measured::of(&output(Command::new(&python).args([peer, kind, place]))?)?;
@@ -76,14 +75,13 @@ impl Measured {
     fn of(text: &str) -> anyhow::Result<Self> {
         let told: Value = serde_json::from_str(text)?;
         anyhow::ensure!(told["rows"] == ROWS, "not all rows: {told}");
-        let median = |name: &str| {
-            let mut runs: Vec<f64> =
-                told[name].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let median = |name: &str| -> anyhow::Result<f64> {
+            let mut runs: Vec<f64> = serde_json::from_value(told[name].clone())?;
             runs.sort_by(f64::total_cmp);
-            runs[runs.len() / 2]
+            runs.get(runs.len() / 2).copied().with_context(|| format!("no {name}: {told}"))
         };
-        let peak = told["peak"].as_f64().unwrap_or_default();
-        Ok(Self { seconds: median("seconds"), processor: median("processor"), peak })
+        let peak = told["peak"].as_f64().with_context(|| format!("no peak: {told}"))?;
+        Ok(Self { seconds: median("seconds")?, processor: median("processor")?, peak })
     }
 
     fn told(&self) -> String {
@@ -101,11 +99,11 @@ impl Measured {
     }
 }
 
-fn of_postgresql(place: &str) -> String {
-    let (host, port) = place.split_once(':').unwrap_or_default();
-    format!(
+fn of_postgresql(place: &str) -> anyhow::Result<String> {
+    let (host, port) = place.split_once(':').with_context(|| format!("`{place}` is not host:port"))?;
+    Ok(format!(
         "{{type: postgresql, host: {host}, port: {port}, database: logs, username: watch, password: s3cret watch}}"
-    )
+    ))
 }
 
 /// One measurement in a process of its own.
@@ -151,8 +149,10 @@ fn output(command: &mut Command) -> anyhow::Result<String> {
 fn processor() -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // The second field is the name, in brackets, and may hold anything.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().skip(11).take(2);
+    let (_, fields) = stat.rsplit_once(')').context("no name in /proc/self/stat")?;
+    let fields = fields.split_ascii_whitespace().skip(11).take(2);
     let hundredths: Vec<u64> = fields.map(str::parse).collect::<Result<_, _>>()?;
+    anyhow::ensure!(hundredths.len() == 2, "no times in /proc/self/stat");
     Ok(hundredths.iter().sum::<u64>() as f64 / 100.0)
 }
 

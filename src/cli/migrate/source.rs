@@ -22,10 +22,21 @@ enum Edit {
     Replace { line: usize, column: usize, length: usize, text: String },
 }
 
-/// A changed text, and from which line of the old one each of its lines came.
+/// A changed text, and from where in the old one it came.
 pub struct Changed {
     pub text: String,
-    pub old_lines: Vec<usize>,
+    /// For each line, the old one's number.
+    old_lines: Vec<usize>,
+    /// In the order of their places.
+    replaced: Vec<Replaced>,
+}
+
+/// On an old line, `old` characters from `column` have become `new` ones.
+struct Replaced {
+    line: usize,
+    column: usize,
+    old: usize,
+    new: usize,
 }
 
 impl<'t> Source<'t> {
@@ -123,7 +134,14 @@ impl<'t> Source<'t> {
 
     /// The text with every change made.
     pub fn apply(&self) -> Changed {
-        let mut changed = Changed { text: String::new(), old_lines: Vec::new() };
+        let replaced = self.edits.iter().filter_map(|edit| match edit {
+            Edit::Replace { line, column, length, text } => {
+                Some(Replaced { line: *line, column: *column, old: *length, new: text.chars().count() })
+            }
+            _ => None,
+        });
+        let mut changed =
+            Changed { text: String::new(), old_lines: Vec::new(), replaced: replaced.collect() };
         for number in 1..=self.lines.len() + 1 {
             for edit in &self.edits {
                 match edit {
@@ -265,10 +283,19 @@ impl Changed {
         self.old_lines.push(from);
     }
 
-    /// Where a place of the new text was in the old one.
+    /// Where a place of the new text was in the old one; of what is new, where that was put.
     pub fn old(&self, at: Position) -> Position {
         let line = self.old_lines.get(at.line.saturating_sub(1)).copied().unwrap_or(at.line);
-        Position { line, column: at.column }
+        let mut column = at.column;
+        // From the left: each is undone for what is right of it.
+        for replaced in self.replaced.iter().filter(|replaced| replaced.line == line) {
+            if column >= replaced.column + replaced.new {
+                column = column + replaced.old - replaced.new;
+            } else {
+                column = column.min(replaced.column);
+            }
+        }
+        Position { line, column }
     }
 }
 

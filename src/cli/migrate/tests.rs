@@ -255,7 +255,7 @@ detectors:
 fn flow_style_is_changed_where_that_is_safe_and_named_where_it_is_not() {
     let runner = "\
 datasource: {type: duckdb, colour: red}
-webhooks: {soc: {type: generic, url: 'https://soc.example/'}}
+webhooks: {soc: {type: generic, url: 'https://soc.example/', retries: 3}}
 detectors: {d: {name: D, for: 5m, rules: [r.yml], webhooks: [soc, nobody]}}
 ";
     let rule = ("r.yml", "id: r\nname: R\nlevel: 1\nrule: SELECT 1\n");
@@ -264,7 +264,12 @@ detectors: {d: {name: D, for: 5m, rules: [r.yml], webhooks: [soc, nobody]}}
         text.contains("runner.yml:1:28: by hand: datasource: clickdetect ignored the key `colour`"),
         "{text}"
     );
-    assert_eq!(text.matches("colour").count(), 1, "{text}");
+    // Once each, although `retries` stands further to the right in what would be written.
+    assert_eq!((text.matches("colour").count(), text.matches("retries").count()), (1, 1), "{text}");
+    assert!(
+        text.contains("runner.yml:2:62: by hand: webhooks.soc: clickdetect ignored the key `retries`"),
+        "{text}"
+    );
     let written = text_of(&migrated, "runner.yml");
     assert!(written.contains("soc: {verify: true, type: generic,"), "{written}");
     assert!(written.contains("webhooks: [soc]}"), "{written}");
