@@ -219,7 +219,7 @@ pub type Found = (Arc<str>, Features);
 
 /// What analysts decided, to learn from: the last [`MAX_LESSONS`] closed alerts whose closing says threat or benign, in the
 /// order in which they were closed. What was closed in a burst weighs less. Features that were never kept (alerts without a
-/// verdict) are found now, and come beside.
+/// verdict), or by a watchpost that looked at others, are found now, and come beside.
 pub fn lessons(connection: &Connection) -> rusqlite::Result<(Vec<Lesson>, Vec<Found>)> {
     let mut closings = connection
         .prepare(
@@ -256,8 +256,8 @@ pub fn lessons(connection: &Connection) -> rusqlite::Result<(Vec<Lesson>, Vec<Fo
             None
         });
         let features = match kept {
-            Some(features) => features,
-            None => {
+            Some(features) if features.is_current() => features,
+            _ => {
                 let Some(features) = found_now(connection, alert)? else { continue };
                 found.push((Arc::clone(alert), features.clone()));
                 features
@@ -315,6 +315,7 @@ mod tests {
     use super::super::closings::{self, tests::store};
     use super::*;
     use crate::closing::{Decision, Label};
+    use crate::triage::judge::features::FEATURES;
     use crate::triage::judge::learn::{Parts, learn};
 
     const AT_S: i64 = 1_790_000_000;
@@ -356,12 +357,23 @@ mod tests {
     #[test]
     fn what_is_closed_teaches_once_with_the_features_of_its_verdict() {
         let (mut store, ids) = closed(12);
-        let kept = Features { words: ["user: root".to_owned()].into(), prior: 0.25, ..Features::default() };
+        let kept = Features {
+            version: FEATURES,
+            words: ["user: root".to_owned()].into(),
+            prior: 0.25,
+            ..Features::default()
+        };
+        let older = Features { version: FEATURES - 1, ..kept.clone() };
         with(&mut store, |tx| keep_features(tx, &ids[0], &kept));
+        with(&mut store, |tx| keep_features(tx, &ids[1], &older));
         let (first, found) = lessons(&store).unwrap();
         assert_eq!((first.len(), found.len(), &first[0].features), (12, 11, &kept));
         assert!(first[0].is_threat && !first[1].is_threat && first[1].weight == 1.0);
         assert!(first[1].features.words.contains("user: root"), "found from the alert");
+        assert!(
+            first[1].features.is_current() && !first[1].features.numbers.is_empty(),
+            "not those of before"
+        );
         with(&mut store, |tx| keep_found(tx, &found));
         let (again, found) = lessons(&store).unwrap();
         assert_eq!((again.len(), found.len()), (12, 0));
