@@ -56,12 +56,25 @@ impl Kernels {
         let local = Angles::new(&self.weights.rotation.local, &positions, shape.rope.attention_factor);
 
         let (mut attentions, mut remembered) = (0, 0);
-        for layer in &self.weights.layers {
-            let rows = self.normalize(&hidden, &layer.norm);
+        let mut asked: Vec<usize> = pieces.iter().map(|piece| piece.tokens.len()).collect();
+        let last = self.weights.layers.len() - 1;
+        for (number, layer) in self.weights.layers.iter().enumerate() {
+            let mut rows = self.normalize(&hidden, &layer.norm);
             match &layer.mixing {
                 Mixing::Attention(attention) => {
                     let angles = if attention.window.is_some() { &local } else { &global };
-                    let mixed = self.attend(attention, attentions, pieces, angles, &rows);
+                    let heads = self.project(attention, attentions, pieces, angles, &rows);
+                    // Once the last keys and values are kept, only rows that somebody asks for are worth going on with: of
+                    // most of a prompt, none.
+                    if number == last {
+                        asked = pieces.iter().map(|piece| piece.logits.max(piece.hidden)).collect();
+                        keep_last(&mut hidden, shape.hidden, pieces, &asked);
+                        keep_last(&mut rows, shape.hidden / BLOCK, pieces, &asked);
+                        if hidden.is_empty() {
+                            break;
+                        }
+                    }
+                    let mixed = self.attend(attention, attentions, pieces, &asked, &heads);
                     self.add(&attention.output, &mixed, layer.mixing_norm.as_deref(), &mut hidden);
                     attentions += 1;
                 }
@@ -76,23 +89,23 @@ impl Kernels {
         for piece in &mut *pieces {
             piece.sequence.grow(piece.tokens.len());
         }
-        self.outputs(pieces, &hidden)
+        self.outputs(pieces, &asked, &hidden)
     }
 
-    fn attend(
+    /// Queries, keys and values of each row, side by side; the sequences keep the latter two.
+    fn project(
         &self,
         attention: &Attention<Packer>,
         number: usize,
         pieces: &mut [Piece<'_, Parts<Halves>>],
         angles: &Angles,
         rows: &[QuantizedBlock],
-    ) -> Vec<QuantizedBlock> {
+    ) -> Vec<f32> {
         let shape = &self.shape;
         let dim = shape.head_dim;
         let (query_len, key_len) = (shape.heads * dim, shape.kv_heads * dim);
         let tiles = self.multiply(&attention.projections, rows);
 
-        // Each row: its queries, its keys and its values, side by side.
         let row_len = query_len + 2 * key_len;
         let heads = self.pool.vector(tiles.rows * row_len, row_len, 0.0, |i, row| {
             tiles.row(i, attention.bias.as_deref(), row);
@@ -114,15 +127,31 @@ impl Kernels {
             piece.sequence.store(number, &self.pool, rows, query_len, row_len);
             first += count;
         }
+        heads
+    }
+
+    /// What the last `asked` rows of each piece see, of what [`Kernels::project`] gave of all.
+    fn attend(
+        &self,
+        attention: &Attention<Packer>,
+        number: usize,
+        pieces: &[Piece<'_, Parts<Halves>>],
+        asked: &[usize],
+        heads: &[f32],
+    ) -> Vec<QuantizedBlock> {
+        let shape = &self.shape;
+        let query_len = shape.heads * shape.head_dim;
+        let row_len = query_len + 2 * shape.kv_heads * shape.head_dim;
+        let all_asked: usize = asked.iter().sum();
 
         // Of each piece, of each key-value head: `[row][head of its group][head_dim]`.
         let group = query_len / shape.kv_heads;
-        let mut context = vec![0.0; tiles.rows * query_len];
+        let mut context = vec![0.0; all_asked * query_len];
         let (mut work, mut rest, mut first) = (Vec::new(), &mut context[..], 0);
-        for piece in &*pieces {
+        for (piece, asked) in pieces.iter().zip(asked) {
             let count = piece.tokens.len();
             for head in 0..shape.kv_heads {
-                for from in (0..count).step_by(ATTENTION_ROWS) {
+                for from in (count - asked..count).step_by(ATTENTION_ROWS) {
                     let rows = from..(from + ATTENTION_ROWS).min(count);
                     let output;
                     (output, rest) = rest.split_at_mut(rows.len() * group);
@@ -141,10 +170,9 @@ impl Kernels {
             sequence.attend(number, head, rows, *count, window, self.isa, &queries, output);
         });
 
-        let mut quantized = vec![QuantizedBlock::default(); tiles.rows * query_len / BLOCK];
+        let mut quantized = vec![QuantizedBlock::default(); all_asked * query_len / BLOCK];
         let mut first = 0;
-        for piece in &*pieces {
-            let count = piece.tokens.len();
+        for &count in asked.iter().filter(|count| **count > 0) {
             let context = &context[first * query_len..(first + count) * query_len];
             let output = &mut quantized[first * query_len / BLOCK..(first + count) * query_len / BLOCK];
             self.pool.chunks(output, query_len / BLOCK, |i, output| {
@@ -361,17 +389,18 @@ impl Kernels {
         products
     }
 
-    fn outputs(&self, pieces: &[Piece<'_, Parts<Halves>>], hidden: &[f32]) -> Vec<Output> {
+    /// `hidden` holds the last `asked` rows of each piece.
+    fn outputs(&self, pieces: &[Piece<'_, Parts<Halves>>], asked: &[usize], hidden: &[f32]) -> Vec<Output> {
         let (width, vocab) = (self.shape.hidden, self.shape.vocab);
         let (mut wanted, mut end) = (Vec::new(), 0);
-        for piece in pieces {
-            end += piece.tokens.len();
+        for (piece, asked) in pieces.iter().zip(asked) {
+            end += asked;
             wanted.extend_from_slice(&hidden[(end - piece.logits) * width..end * width]);
         }
         let logits = if wanted.is_empty() { Vec::new() } else { self.logits(&wanted) };
         let (mut first, mut end) = (0, 0);
-        let output = |piece: &Piece<'_, Parts<Halves>>| {
-            end += piece.tokens.len();
+        let output = |(piece, asked): (&Piece<'_, Parts<Halves>>, &usize)| {
+            end += asked;
             first += piece.logits;
             let mut states = vec![0.0; piece.hidden * width];
             for (row, input) in states
@@ -383,7 +412,7 @@ impl Kernels {
             let logits = logits[(first - piece.logits) * vocab..first * vocab].to_vec();
             Output { logits, hidden: states }
         };
-        pieces.iter().map(output).collect()
+        pieces.iter().zip(asked).map(output).collect()
     }
 
     /// `[row][vocab]` for rows of hidden states.
@@ -425,6 +454,17 @@ impl Tiles {
             out.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
         }
     }
+}
+
+/// Of the rows of each piece, `width` long, only the last `asked` stay.
+fn keep_last<T: Copy>(rows: &mut Vec<T>, width: usize, pieces: &[Piece<'_, Parts<Halves>>], asked: &[usize]) {
+    let (mut from, mut to) = (0, 0);
+    for (piece, asked) in pieces.iter().zip(asked) {
+        from += piece.tokens.len();
+        rows.copy_within((from - asked) * width..from * width, to * width);
+        to += asked;
+    }
+    rows.truncate(to * width);
 }
 
 /// Rows of a prompt whose queries are one piece of work.
