@@ -141,12 +141,8 @@ fn compose(criterion: &mut Criterion) {
     let config = generic::Config {
         name: None,
         url: "http://127.0.0.1:9/alerts".parse().expect("an address"),
-        headers: [].into(),
-        timeout: Duration::from_secs(10),
-        retry_max_wait: Duration::from_secs(900),
-        verify: true,
         template: None,
-        ca: None,
+        exchange: webhook::Exchange::default(),
     };
     let generic = webhook::build(&webhook::Config::Generic(config), false).expect("a webhook");
     let (alert, triage) = (alert(100), Triage::Done { verdict: Box::new(verdict()) });

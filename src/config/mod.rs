@@ -28,6 +28,6 @@ pub(crate) use runner::not_sigma;
 pub use runner::{Detector, DetectorSection, Loaded, Runner, RunnerSection};
 pub use secret::Secret;
 pub use section::defaults;
-pub(crate) use section::{kinds, section, words};
+pub(crate) use section::{count_fields, join_fields, kinds, section, words};
 pub use url::Url;
 pub use values::{Interval, Named, Patterns, Plugins, Switch};

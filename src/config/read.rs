@@ -42,6 +42,9 @@ pub trait Section: FromYaml {
     const FIELDS: &'static [Field];
     /// Keys that are known and refused, each with the reason.
     const REFUSED: &'static [(&'static str, &'static str)];
+
+    /// Out of the entries of `node`, which may also hold those of a section that shares this one.
+    fn from_entries(entries: &[Entry], node: &Node, reader: &mut Reader<'_>) -> Option<Self>;
 }
 
 /// One key of a [`Section`], for reference pages and JSON schemas.
@@ -59,6 +62,18 @@ pub struct Field {
     pub inside: &'static [Field],
     /// [`FromYaml::schema`], unless the declaration says another.
     pub schema: fn() -> Json,
+}
+
+impl Field {
+    pub(super) const NONE: Self = Self {
+        name: "",
+        kind: "",
+        required: false,
+        default: None,
+        doc: "",
+        inside: &[],
+        schema: || Json::Null,
+    };
 }
 
 /// Looks up an environment variable.

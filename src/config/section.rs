@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::yaml::{Node, Position};
-use super::{FromYaml, Reader};
+use super::{Field, FromYaml, Reader};
 
 /// A section of which nothing is written: every field has its default.
 ///
@@ -12,6 +12,32 @@ pub fn defaults<T: FromYaml>() -> T {
     let mut reader = Reader::new("", "", Path::new(""), None);
     T::from_yaml(&Node::default_of("{}", Position::default()), &mut reader)
         .expect("every field has a default")
+}
+
+/// How many fields there are in all.
+pub(crate) const fn count_fields(parts: &[&[Field]]) -> usize {
+    let (mut count, mut part) = (0, 0);
+    while part < parts.len() {
+        count += parts[part].len();
+        part += 1;
+    }
+    count
+}
+
+/// The fields of all `parts`, which are `N`. (Constants know no iterators.)
+pub(crate) const fn join_fields<const N: usize>(parts: &[&[Field]]) -> [Field; N] {
+    let mut all = [Field::NONE; N];
+    let (mut at, mut part) = (0, 0);
+    while part < parts.len() {
+        let mut field = 0;
+        while field < parts[part].len() {
+            all[at] = parts[part][field];
+            at += 1;
+            field += 1;
+        }
+        part += 1;
+    }
+    all
 }
 
 /// Declares a configuration section.
@@ -30,6 +56,7 @@ pub fn defaults<T: FromYaml>() -> T {
 ///         pub interval: Duration as "for",              // another key than the field's name
 ///         pub template: Option<String>,
 ///     }
+///     shared { pub exchange: Exchange }                 // sections whose keys stand among ours, after them
 ///     refused { "proxy", "ca_cert" => "is not built yet" }
 /// }
 /// ```
@@ -46,29 +73,58 @@ macro_rules! section {
                 $field_vis:vis $field:ident : $type:ty $(as $key:literal)? $(= $default:literal)?
             ),* $(,)?
         }
+        $(shared { $($shared_vis:vis $shared:ident : $shared_type:ty),* $(,)? })?
         $(refused { $($refused:literal),* => $why:literal })*
     ) => {
         $(#[doc = $about])*
         #[derive(Clone, Debug, PartialEq)]
         $vis struct $name {
             $( $(#[doc = $doc])* $field_vis $field: $type, )*
+            $($( $shared_vis $shared: $shared_type, )*)?
         }
 
         impl $crate::config::Section for $name {
             const ABOUT: &'static str = concat!($($about, "\n"),*);
-            const FIELDS: &'static [$crate::config::Field] = &[$(
-                $crate::config::Field {
-                    name: $crate::config::section!(@key $field $($key)?),
-                    kind: <$type as $crate::config::FromYaml>::TYPE,
-                    required: !<$type as $crate::config::FromYaml>::OPTIONAL
-                        && $crate::config::section!(@default $($default)?).is_none(),
-                    default: $crate::config::section!(@default $($default)?),
-                    doc: concat!($($doc, "\n"),*),
-                    inside: <$type as $crate::config::FromYaml>::INSIDE,
-                    schema: $crate::config::section!(@schema $type $(, $schema)?),
-                },
-            )*];
+            const FIELDS: &'static [$crate::config::Field] = {
+                const OWN: &[$crate::config::Field] = &[$(
+                    $crate::config::Field {
+                        name: $crate::config::section!(@key $field $($key)?),
+                        kind: <$type as $crate::config::FromYaml>::TYPE,
+                        required: !<$type as $crate::config::FromYaml>::OPTIONAL
+                            && $crate::config::section!(@default $($default)?).is_none(),
+                        default: $crate::config::section!(@default $($default)?),
+                        doc: concat!($($doc, "\n"),*),
+                        inside: <$type as $crate::config::FromYaml>::INSIDE,
+                        schema: $crate::config::section!(@schema $type $(, $schema)?),
+                    },
+                )*];
+                const ALL: &[&[$crate::config::Field]] =
+                    &[OWN $($(, <$shared_type as $crate::config::Section>::FIELDS)*)?];
+                const COUNT: usize = $crate::config::count_fields(ALL);
+                &$crate::config::join_fields::<COUNT>(ALL)
+            };
             const REFUSED: &'static [(&'static str, &'static str)] = &[$($( ($refused, $why), )*)*];
+
+            fn from_entries(
+                entries: &[$crate::config::yaml::Entry],
+                node: &$crate::config::yaml::Node,
+                reader: &mut $crate::config::Reader<'_>,
+            ) -> Option<Self> {
+                let mut fields = <Self as $crate::config::Section>::FIELDS.iter();
+                // Every field is read before the first failed one ends the reading.
+                $(
+                    let $field: Option<$type> = reader.field(
+                        entries,
+                        node,
+                        fields.next().expect("the table has a row for each field"),
+                        $crate::config::section!(@read $type $(, $read)?),
+                    );
+                )*
+                $($(
+                    let $shared = <$shared_type as $crate::config::Section>::from_entries(entries, node, reader);
+                )*)?
+                Some(Self { $( $field: $field?, )* $($( $shared: $shared?, )*)? })
+            }
         }
 
         impl $crate::config::FromYaml for $name {
@@ -85,17 +141,7 @@ macro_rules! section {
             ) -> Option<Self> {
                 use $crate::config::Section;
                 let entries = reader.section(node, Self::FIELDS, Self::REFUSED)?;
-                let mut fields = Self::FIELDS.iter();
-                // Every field is read before the first failed one ends the reading.
-                $(
-                    let $field: Option<$type> = reader.field(
-                        entries,
-                        node,
-                        fields.next().expect("the table has a row for each field"),
-                        $crate::config::section!(@read $type $(, $read)?),
-                    );
-                )*
-                Some(Self { $( $field: $field?, )* })
+                Self::from_entries(entries, node, reader)
             }
 
             fn to_json(&self) -> serde_json::Value {
@@ -106,6 +152,11 @@ macro_rules! section {
                         $crate::config::FromYaml::to_json(&self.$field),
                     );
                 )*
+                $($(
+                    if let serde_json::Value::Object(shared) = $crate::config::FromYaml::to_json(&self.$shared) {
+                        map.extend(shared);
+                    }
+                )*)?
                 map.into()
             }
         }

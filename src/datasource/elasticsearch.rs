@@ -1,13 +1,13 @@
 //! Elasticsearch: Query DSL to `_search`, or ES|QL.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::search::{Close, Dialect, Language, Names, Search, Settings, index};
-use super::{Datasource, Limits, QueryError, Rows, SettingsError, web};
+use super::search::{Close, Dialect, Language, Names, Scope, Search};
+use super::web::Access;
+use super::{Datasource, Limits, QueryError, Rows, SettingsError};
 use crate::clock::Window;
 use crate::config::{Secret, Url, section};
 
@@ -24,32 +24,10 @@ section! {
     pub struct Config {
         /// Address of a node or of the proxy before the cluster, e.g. `https://es.example:9200`.
         pub url: Url,
-        /// What is searched: a name, an alias or a pattern, several with commas or as a list, e.g.
-        /// `logs-auth-*,winlogbeat-*`.
-        #[read(index)]
-        pub index: Vec<String>,
-        /// For basic authentication, with `password`.
-        pub username: Option<String>,
-        /// The password that goes with `username`, e.g. `{env: ES_PASSWORD}`.
-        pub password: Option<Secret>,
         /// An API key as Elasticsearch gives it out (`encoded`); used instead of `username` and `password`.
         pub api_key: Option<Secret>,
-        /// Whether the server's certificate is verified.
-        pub verify: bool = "true",
-        /// Certificates (PEM) that are trusted besides the system's, e.g. `/etc/elasticsearch/certs/http_ca.crt`.
-        pub ca: Option<PathBuf>,
-        /// Hits for a rule without a `size` of its own.
-        ///
-        /// 10 is what Elasticsearch takes, and so what clickdetect counts: a rule that fires at more hits than that never
-        /// fires. Set it to e.g. 10000, or give the rule a `size`. From 10001 on hits are read in pages.
-        pub size: u64 = "10",
-        /// Whether an answer counts in which shards or clusters are missing, or whose time was up. What is missing is
-        /// said with the alert, and is not searched again.
-        pub allow_partial: bool = "false",
-        /// Whether it is an answer without rows when `index` matches no index. Such an answer is also all that a login
-        /// gets that may read none, which is why it is an error otherwise.
-        pub allow_no_indices: bool = "false",
     }
+    shared { pub scope: Scope, pub access: Access }
 }
 
 /// The datasource `elasticsearch`.
@@ -67,24 +45,12 @@ impl Elasticsearch {
         let settings = Map::from_iter([
             ("type".to_owned(), json!("elasticsearch")),
             ("url".to_owned(), json!(config.url.without_secrets())),
-            ("index".to_owned(), json!(config.index.join(","))),
+            ("index".to_owned(), json!(config.scope.index.join(","))),
             // clickdetect shows the key itself here, also in what webhooks send.
             ("api_key".to_owned(), json!(config.api_key)),
-            ("verify".to_owned(), json!(config.verify)),
+            ("verify".to_owned(), json!(config.access.verify)),
         ]);
-        let search = Search::new(
-            Settings {
-                login: key.or_else(|| web::basic(config.username.as_deref(), config.password.as_ref())),
-                url: config.url,
-                index: config.index,
-                verify: config.verify,
-                ca: config.ca,
-                size: config.size,
-                allow_partial: config.allow_partial,
-                allow_no_indices: config.allow_no_indices,
-            },
-            &DIALECT,
-        )?;
+        let search = Search::new(config.access.server(&config.url, key)?, &config.scope, &DIALECT);
         Ok(Self { search, settings })
     }
 }

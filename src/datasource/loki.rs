@@ -4,7 +4,6 @@
 
 mod reply;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use self::reply::{Found, Stream};
 use super::kept::Kept;
-use super::web::{Deadline, Server, basic};
+use super::web::{Access, Deadline, Server};
 use super::{Datasource, Limits, QueryError, Rows, SettingsError};
 use crate::clock::Window;
 use crate::config::yaml::Node;
@@ -27,14 +26,6 @@ section! {
     pub struct Config {
         /// Where Loki listens, e.g. `https://loki.example:3100`.
         pub url: Url,
-        /// The name for HTTP's basic authentication; none by default.
-        pub username: Option<String>,
-        /// The password that goes with `username`.
-        pub password: Option<Secret>,
-        /// Whether the server's certificate is verified. clickdetect's default was `false`.
-        pub verify: bool = "true",
-        /// A file of certificates (PEM) that are trusted besides the system's, e.g. `/etc/ssl/loki-ca.pem`.
-        pub ca: Option<PathBuf>,
         /// The tenant, sent as `X-Scope-OrgID`; several as `a|b` where the server allows it. Empty: not sent.
         #[read(org_id)]
         pub org_id: String = "fake",
@@ -50,6 +41,7 @@ section! {
         /// Lines of a window that are counted at most. Where there may be more, the alert says so.
         pub max_lines: u64 = "100000",
     }
+    shared { pub access: Access }
 }
 
 /// The datasource `loki`.
@@ -66,14 +58,12 @@ impl Loki {
         let settings = Map::from_iter([
             ("type".to_owned(), json!("loki")),
             ("url".to_owned(), json!(config.url.without_secrets())),
-            ("verify".to_owned(), json!(config.verify)),
+            ("verify".to_owned(), json!(config.access.verify)),
             ("org_id".to_owned(), json!(config.org_id)),
         ]);
         let tenant = Some(config.org_id).filter(|id| !id.is_empty());
         let tenant = tenant.map(|id| ("x-scope-orgid".to_owned(), Secret::new(id)));
-        let login = basic(config.username.as_deref(), config.password.as_ref());
-        let headers = tenant.into_iter().chain(login).collect();
-        let server = Server::new(&config.url, config.verify, config.ca, headers)?;
+        let server = config.access.server(&config.url, tenant)?;
         Ok(Self { server, step: config.step, page: config.page, max_lines: config.max_lines, settings })
     }
 

@@ -1,15 +1,15 @@
 //! OpenSearch: Query DSL to `_search`, or SQL.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::search::{Close, Cursor, Dialect, Language, Names, Search, Settings, index};
-use super::{Datasource, Limits, QueryError, Rows, SettingsError, web};
+use super::search::{Close, Cursor, Dialect, Language, Names, Scope, Search};
+use super::web::Access;
+use super::{Datasource, Limits, QueryError, Rows, SettingsError};
 use crate::clock::Window;
-use crate::config::{Secret, Url, section};
+use crate::config::{Url, section};
 
 section! {
     /// Indices of OpenSearch, e.g. those of Wazuh.
@@ -24,29 +24,8 @@ section! {
     pub struct Config {
         /// Address of a node or of the proxy before the cluster, e.g. `https://wazuh-indexer.example:9200`.
         pub url: Url,
-        /// What is searched: a name, an alias or a pattern, several with commas or as a list, e.g. `wazuh-alerts-*`.
-        #[read(index)]
-        pub index: Vec<String>,
-        /// For basic authentication, with `password`.
-        pub username: Option<String>,
-        /// The password that goes with `username`, e.g. `{env: OPENSEARCH_PASSWORD}`.
-        pub password: Option<Secret>,
-        /// Whether the server's certificate is verified.
-        pub verify: bool = "true",
-        /// Certificates (PEM) that are trusted besides the system's, e.g. `/etc/wazuh-indexer/certs/root-ca.pem`.
-        pub ca: Option<PathBuf>,
-        /// Hits for a rule without a `size` of its own.
-        ///
-        /// 10 is what OpenSearch takes, and so what clickdetect counts: a rule that fires at more hits than that never
-        /// fires. Set it to e.g. 10000, or give the rule a `size`. From 10001 on hits are read in pages.
-        pub size: u64 = "10",
-        /// Whether an answer counts in which shards or clusters are missing, or whose time was up. What is missing is
-        /// said with the alert, and is not searched again.
-        pub allow_partial: bool = "false",
-        /// Whether it is an answer without rows when `index` matches no index. Such an answer is also all that a login
-        /// gets that may read none, which is why it is an error otherwise.
-        pub allow_no_indices: bool = "false",
     }
+    shared { pub scope: Scope, pub access: Access }
 }
 
 /// The datasource `opensearch`.
@@ -61,22 +40,10 @@ impl Opensearch {
         let settings = Map::from_iter([
             ("type".to_owned(), json!("opensearch")),
             ("url".to_owned(), json!(config.url.without_secrets())),
-            ("index".to_owned(), json!(config.index.join(","))),
-            ("verify".to_owned(), json!(config.verify)),
+            ("index".to_owned(), json!(config.scope.index.join(","))),
+            ("verify".to_owned(), json!(config.access.verify)),
         ]);
-        let search = Search::new(
-            Settings {
-                login: web::basic(config.username.as_deref(), config.password.as_ref()),
-                url: config.url,
-                index: config.index,
-                verify: config.verify,
-                ca: config.ca,
-                size: config.size,
-                allow_partial: config.allow_partial,
-                allow_no_indices: config.allow_no_indices,
-            },
-            &DIALECT,
-        )?;
+        let search = Search::new(config.access.server(&config.url, None)?, &config.scope, &DIALECT);
         Ok(Self { search, settings })
     }
 }

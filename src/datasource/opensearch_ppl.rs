@@ -2,7 +2,6 @@
 //!
 //! <https://docs.opensearch.org/latest/sql-and-ppl/sql-and-ppl-api/index/>
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,10 +9,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::kept::{Kept, distinct};
-use super::web::{Deadline, Server, basic};
+use super::web::{Access, Deadline, Server};
 use super::{Datasource, Limits, QueryError, Rows, SettingsError, bounded};
 use crate::clock::Window;
-use crate::config::{Secret, Url, section};
+use crate::config::{Url, section};
 
 section! {
     /// OpenSearch, asked in its Piped Processing Language (PPL).
@@ -24,18 +23,11 @@ section! {
     pub struct Config {
         /// Where OpenSearch listens, e.g. `https://opensearch.example:9200`.
         pub url: Url,
-        /// The name for HTTP's basic authentication; none by default.
-        pub username: Option<String>,
-        /// The password that goes with `username`.
-        pub password: Option<Secret>,
-        /// Whether the server's certificate is verified. clickdetect's default was `false`.
-        pub verify: bool = "true",
-        /// A file of certificates (PEM) that are trusted besides the system's, e.g. `/etc/ssl/opensearch-ca.pem`.
-        pub ca: Option<PathBuf>,
         /// What the server's own `plugins.query.size_limit` is: it silently returns no more rows. An alert with as many
         /// says that there may be more.
         pub size_limit: u64 = "10000",
     }
+    shared { pub access: Access }
 }
 
 /// The datasource `opensearch-ppl`.
@@ -50,10 +42,9 @@ impl OpensearchPpl {
         let settings = Map::from_iter([
             ("type".to_owned(), json!("opensearch-ppl")),
             ("url".to_owned(), json!(config.url.without_secrets())),
-            ("verify".to_owned(), json!(config.verify)),
+            ("verify".to_owned(), json!(config.access.verify)),
         ]);
-        let login = basic(config.username.as_deref(), config.password.as_ref());
-        let server = Server::new(&config.url, config.verify, config.ca, login.into_iter().collect())?;
+        let server = config.access.server(&config.url, None)?;
         Ok(Self { server, size_limit: config.size_limit, settings })
     }
 }

@@ -13,7 +13,6 @@ mod table;
 mod tests;
 mod words;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +23,9 @@ use self::reply::{Reply, Wanted};
 use super::feed::parsed;
 use super::kept::Kept;
 use super::web::{self, Deadline, Server};
-use super::{Limits, QueryError, Rows, SettingsError, bounded};
+use super::{Limits, QueryError, Rows, bounded};
 use crate::config::yaml::Node;
-use crate::config::{FromYaml, Reader, Secret, Url};
+use crate::config::{FromYaml, Reader, section};
 use crate::http::Request;
 
 pub(super) use self::language::{Cursor, Language};
@@ -44,17 +43,25 @@ pub(super) struct Dialect {
     pub(super) language: Language,
 }
 
-/// Where the store is and what is allowed there.
-pub(super) struct Settings {
-    pub(super) url: Url,
-    pub(super) index: Vec<String>,
-    pub(super) login: Option<(String, Secret)>,
-    pub(super) verify: bool,
-    pub(super) ca: Option<PathBuf>,
-    /// Hits for a query without a `size`.
-    pub(super) size: u64,
-    pub(super) allow_partial: bool,
-    pub(super) allow_no_indices: bool,
+section! {
+    /// What is searched, and what counts as an answer.
+    pub struct Scope {
+        /// What is searched: a name, an alias or a pattern, several with commas or as a list, e.g.
+        /// `wazuh-alerts-*,winlogbeat-*`.
+        #[read(index)]
+        pub index: Vec<String>,
+        /// Hits for a rule without a `size` of its own.
+        ///
+        /// 10 is what the store takes, and so what clickdetect counts: a rule that fires at more hits than that never
+        /// fires. Set it to e.g. 10000, or give the rule a `size`. From 10001 on hits are read in pages.
+        pub size: u64 = "10",
+        /// Whether an answer counts in which shards or clusters are missing, or whose time was up. What is missing is
+        /// said with the alert, and is not searched again.
+        pub allow_partial: bool = "false",
+        /// Whether it is an answer without rows when `index` matches no index. Such an answer is also all that a login
+        /// gets that may read none, which is why it is an error otherwise.
+        pub allow_no_indices: bool = "false",
+    }
 }
 
 /// One store.
@@ -69,16 +76,15 @@ pub(super) struct Search {
 }
 
 impl Search {
-    pub(super) fn new(settings: Settings, dialect: &'static Dialect) -> Result<Self, SettingsError> {
-        let headers = settings.login.into_iter().collect();
-        Ok(Self {
-            server: Arc::new(Server::new(&settings.url, settings.verify, settings.ca, headers)?),
+    pub(super) fn new(server: Server, scope: &Scope, dialect: &'static Dialect) -> Self {
+        Self {
+            server: Arc::new(server),
             dialect,
-            indices: format!("/{}", web::segment(&settings.index.join(","))),
-            size: settings.size,
-            allow_partial: settings.allow_partial,
-            allow_no_indices: settings.allow_no_indices,
-        })
+            indices: format!("/{}", web::segment(&scope.index.join(","))),
+            size: scope.size,
+            allow_partial: scope.allow_partial,
+            allow_no_indices: scope.allow_no_indices,
+        }
     }
 
     pub(super) async fn query(&self, query: &str, limits: &Limits) -> Result<Rows, QueryError> {
@@ -229,7 +235,7 @@ fn version(body: &[u8]) -> Result<String, QueryError> {
 }
 
 /// Reads a setting `index`: a name or pattern, or a list of them.
-pub(super) fn index(node: &Node, reader: &mut Reader<'_>) -> Option<Vec<String>> {
+fn index(node: &Node, reader: &mut Reader<'_>) -> Option<Vec<String>> {
     let names = Vec::<String>::from_yaml(node, reader)?;
     match names.is_empty() || names.iter().any(|name| name.trim().is_empty()) {
         true => reader.refuse(node, "an index, e.g. `wazuh-alerts-*`, or a list of them"),

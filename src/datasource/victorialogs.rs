@@ -2,14 +2,13 @@
 //!
 //! <https://docs.victoriametrics.com/victorialogs/querying/#querying-logs>
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
 use super::kept::Kept;
-use super::web::{Deadline, Server, basic};
+use super::web::{Access, Deadline, Server};
 use super::{Datasource, Limits, QueryError, Rows, SettingsError, bounded};
 use crate::clock::{Timestamp, Window};
 use crate::config::yaml::Node;
@@ -25,14 +24,6 @@ section! {
     pub struct Config {
         /// Where VictoriaLogs listens, e.g. `https://logs.example:9428`.
         pub url: Url,
-        /// The name for HTTP's basic authentication; none by default.
-        pub username: Option<String>,
-        /// The password that goes with `username`.
-        pub password: Option<Secret>,
-        /// Whether the server's certificate is verified. clickdetect's default was `false`.
-        pub verify: bool = "true",
-        /// A file of certificates (PEM) that are trusted besides the system's, e.g. `/etc/ssl/logs-ca.pem`.
-        pub ca: Option<PathBuf>,
         /// The tenant's account, 0 to 4294967295, sent as `AccountID`. (clickdetect sent a header that the server
         /// does not read, and so always searched tenant 0.)
         #[read(tenant)]
@@ -41,6 +32,7 @@ section! {
         #[read(tenant)]
         pub project_id: String = "0",
     }
+    shared { pub access: Access }
 }
 
 /// The datasource `victorialogs`.
@@ -54,15 +46,13 @@ impl VictoriaLogs {
         let settings = Map::from_iter([
             ("type".to_owned(), json!("victorialogs")),
             ("url".to_owned(), json!(config.url.without_secrets())),
-            ("verify".to_owned(), json!(config.verify)),
+            ("verify".to_owned(), json!(config.access.verify)),
             ("account_id".to_owned(), json!(config.account_id)),
             ("project_id".to_owned(), json!(config.project_id)),
         ]);
-        let login = basic(config.username.as_deref(), config.password.as_ref());
         let tenant = [("accountid", config.account_id), ("projectid", config.project_id)];
         let tenant = tenant.map(|(name, id)| (name.to_owned(), Secret::new(id)));
-        let headers = tenant.into_iter().chain(login).collect();
-        let server = Server::new(&config.url, config.verify, config.ca, headers)?;
+        let server = config.access.server(&config.url, tenant)?;
         Ok(Self { server, settings })
     }
 

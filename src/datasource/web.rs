@@ -9,8 +9,39 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::{QueryError, SettingsError, bounded};
-use crate::config::{Secret, Url};
+use crate::config::{Secret, Url, section};
 use crate::http::{Destination, Http, HttpError, Reply, Request};
+
+section! {
+    /// Who we are to a store that speaks HTTP, and how it is known for the one.
+    pub struct Access {
+        /// The name for HTTP's basic authentication; none by default.
+        pub username: Option<String>,
+        /// The password that goes with `username`, e.g. `{env: LOGS_PASSWORD}`.
+        pub password: Option<Secret>,
+        /// Whether the server's certificate is verified. clickdetect's default was `false`; of Elasticsearch and OpenSearch it
+        /// verified none.
+        pub verify: bool = "true",
+        /// A file of certificates (PEM) that are trusted besides the system's, e.g. `/etc/ssl/logs-ca.pem`.
+        pub ca: Option<PathBuf>,
+    }
+}
+
+impl Access {
+    /// The server at `url`. Each request has `headers`, names in lower case, and the login unless they hold another.
+    /// Fails where `ca` cannot be read, or the system has no certificates to verify the server with.
+    pub(super) fn server(
+        &self,
+        url: &Url,
+        headers: impl IntoIterator<Item = (String, Secret)>,
+    ) -> Result<Server, SettingsError> {
+        let mut headers: Vec<_> = headers.into_iter().collect();
+        if !headers.iter().any(|(name, _)| name == AUTHORIZATION) {
+            headers.extend(basic(self.username.as_deref(), self.password.as_ref()));
+        }
+        Server::new(url, self.verify, self.ca.clone(), headers)
+    }
+}
 
 /// One server, with a client of its own that reaches nothing else.
 pub(super) struct Server {
@@ -212,8 +243,10 @@ impl Deadline {
 pub(super) fn basic(username: Option<&str>, password: Option<&Secret>) -> Option<(String, Secret)> {
     let username = username.filter(|name| !name.is_empty())?;
     let pair = format!("{username}:{}", password.map_or("", Secret::reveal));
-    Some(("authorization".into(), Secret::new(format!("Basic {}", STANDARD.encode(pair)))))
+    Some((AUTHORIZATION.into(), Secret::new(format!("Basic {}", STANDARD.encode(pair)))))
 }
+
+const AUTHORIZATION: &str = "authorization";
 
 /// `text` as one segment of a path. Escapes that it has already stay, e.g. `%3Clogs-%7Bnow%2Fd%7D%3E`.
 pub(super) fn segment(text: &str) -> String {

@@ -6,7 +6,6 @@
 //! in `labels` is none.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -17,8 +16,8 @@ use super::template::plain;
 use super::{Band, ComposeError, Meaning, Message, Outgoing, Probe, SeverityMap, Webhook, web};
 use crate::clock::Timestamp;
 use crate::config::yaml::Node;
-use crate::config::{FromYaml, Reader, Secret, Url, section};
-use crate::http::{Answer, Destination};
+use crate::config::{FromYaml, Reader, Url, section};
+use crate::http::Answer;
 use crate::rule::template;
 
 section! {
@@ -39,20 +38,8 @@ section! {
         /// Seconds from the begin of the alert's window until Alertmanager takes it for resolved; with 0
         /// Alertmanager's own `resolve_timeout` counts.
         pub expire_after: u32 = "0",
-        /// Headers of every request, e.g. `Authorization: {env: PROXY_TOKEN}` for a proxy in front; names in any case.
-        #[read(web::headers)]
-        pub headers: BTreeMap<String, Secret> = "{}",
-        /// Whether the server's certificate is verified. clickdetect's default was `false`.
-        pub verify: bool = "true",
-        /// Certificates (PEM) that are trusted besides the system's.
-        pub ca: Option<PathBuf>,
-        /// For a whole exchange, connect to last byte: seconds or a duration.
-        #[read(web::timeout)]
-        pub timeout: Duration = "10s",
-        /// The longest wait between two attempts, 1 second to 1 hour.
-        #[read(web::retry_max_wait)]
-        pub retry_max_wait: Duration = "15m",
     }
+    shared { pub exchange: web::Exchange }
 }
 
 /// Values as Python's `str` writes what YAML reads: `true` is `True`.
@@ -104,20 +91,17 @@ pub struct Alertmanager {
     severity_map: SeverityMap,
     generator_url: String,
     expire_after: Duration,
-    retry_max_wait: Duration,
 }
 
 impl Alertmanager {
     pub fn new(config: &Config) -> Self {
-        let endpoint = web::Endpoint::new(&config.url, config.verify, config.ca.clone(), config.timeout)
-            .with_headers(&config.headers);
+        let endpoint = web::Endpoint::new(&config.url, &config.exchange);
         Self {
             endpoint,
             labels: config.labels.clone(),
             severity_map: config.severity_map,
             generator_url: config.generator_url.clone(),
             expire_after: Duration::from_secs(config.expire_after.into()),
-            retry_max_wait: config.retry_max_wait,
         }
     }
 
@@ -198,12 +182,8 @@ impl Webhook for Alertmanager {
         Ok(Outgoing::Http(self.endpoint.json("POST", "/api/v2/alerts", &alerts)?))
     }
 
-    fn destination(&self) -> Option<Destination> {
-        Some(self.endpoint.destination())
-    }
-
-    fn retry_max_wait(&self) -> Duration {
-        self.retry_max_wait
+    fn endpoint(&self) -> Option<&web::Endpoint> {
+        Some(&self.endpoint)
     }
 
     fn judge(&self, answer: &Answer) -> Meaning {

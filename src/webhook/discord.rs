@@ -10,7 +10,6 @@
 //!   what triage adds changes that message.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -21,7 +20,7 @@ use super::web::{self, Endpoint};
 use super::words::{self, Words};
 use super::{ComposeError, Meaning, Message, Outgoing, Probe, Webhook};
 use crate::config::{Url, section};
-use crate::http::{Answer, Destination};
+use crate::http::Answer;
 use crate::text;
 
 section! {
@@ -37,20 +36,11 @@ section! {
         pub username: String = "",
         /// The address of the picture that messages show; empty is the webhook's own.
         pub avatar: String = "",
-        /// Whether Discord's certificate is verified. clickdetect's default was `false`.
-        pub verify: bool = "true",
-        /// For the whole exchange, connect to last byte: seconds or a duration.
-        #[read(web::timeout)]
-        pub timeout: Duration = "10s",
         /// The text, a Jinja template in Discord's Markdown, e.g. `**{{ rule.name }}**`; the default is clickdetect's text.
         #[read(web::template)]
         pub template: Option<String>,
-        /// The longest wait between two attempts, 1 second to 1 hour.
-        #[read(web::retry_max_wait)]
-        pub retry_max_wait: Duration = "15m",
-        /// Certificates (PEM) that are trusted besides the system's.
-        pub ca: Option<PathBuf>,
     }
+    shared { pub exchange: web::Exchange }
 }
 
 /// Posts to one webhook.
@@ -61,7 +51,6 @@ pub struct Discord {
     mentions: bool,
     username: String,
     avatar: String,
-    retry_max_wait: Duration,
 }
 
 impl Discord {
@@ -69,12 +58,11 @@ impl Discord {
     pub fn new(config: &Config) -> Result<Self, ComposeError> {
         let template = config.template.as_deref();
         Ok(Self {
-            endpoint: Endpoint::new(&config.url, config.verify, config.ca.clone(), config.timeout),
+            endpoint: Endpoint::new(&config.url, &config.exchange),
             words: Words::new(template, escape)?,
             mentions: template.is_some_and(|template| place(template).is_some()),
             username: config.username.clone(),
             avatar: config.avatar.clone(),
-            retry_max_wait: config.retry_max_wait,
         })
     }
 
@@ -105,12 +93,8 @@ impl Webhook for Discord {
         Ok(Outgoing::Http(self.endpoint.json("POST", path, &body)?))
     }
 
-    fn destination(&self) -> Option<Destination> {
-        Some(self.endpoint.destination())
-    }
-
-    fn retry_max_wait(&self) -> Duration {
-        self.retry_max_wait
+    fn endpoint(&self) -> Option<&Endpoint> {
+        Some(&self.endpoint)
     }
 
     /// Discord limits each webhook to some messages in some seconds, and people read them in order.

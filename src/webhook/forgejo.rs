@@ -5,10 +5,7 @@
 //! links behind another text, HTML); a title is one line of at most 255 characters. As in clickdetect the token is tried
 //! at `GET /api/v1/user` before the first issue.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -17,7 +14,7 @@ use super::words::{self, Words};
 use super::{ComposeError, Meaning, Message, Outgoing, Probe, Webhook, commonmark, web};
 use crate::config::yaml::Node;
 use crate::config::{FromYaml, Reader, Secret, Url, section};
-use crate::http::{Answer, Destination, Request};
+use crate::http::{Answer, Request};
 
 section! {
     /// Opens an issue for each alert in a repository of Forgejo or Gitea.
@@ -40,20 +37,8 @@ section! {
         /// The issue's text, a Jinja template; the default is clickdetect's text.
         #[read(web::template)]
         pub template: Option<String>,
-        /// Headers of every request; names in any case.
-        #[read(web::headers)]
-        pub headers: BTreeMap<String, Secret> = "{}",
-        /// Whether the server's certificate is verified.
-        pub verify: bool = "true",
-        /// Certificates (PEM) that are trusted besides the system's.
-        pub ca: Option<PathBuf>,
-        /// For a whole exchange, connect to last byte: seconds or a duration.
-        #[read(web::timeout)]
-        pub timeout: Duration = "10s",
-        /// The longest wait between two attempts, 1 second to 1 hour.
-        #[read(web::retry_max_wait)]
-        pub retry_max_wait: Duration = "15m",
     }
+    shared { pub exchange: web::Exchange }
 }
 
 /// A name as Forgejo allows it, which cannot lead to another path.
@@ -75,22 +60,19 @@ pub struct Forgejo {
     issues: String,
     title: Words,
     text: Words,
-    retry_max_wait: Duration,
     is_known: AtomicBool,
 }
 
 impl Forgejo {
     /// Fails where a template is none.
     pub fn new(config: &Config) -> Result<Self, ComposeError> {
-        let endpoint = web::Endpoint::new(&config.url, config.verify, config.ca.clone(), config.timeout)
-            .with_headers(&config.headers)
+        let endpoint = web::Endpoint::new(&config.url, &config.exchange)
             .with_header("authorization", Secret::new(format!("token {}", config.token.reveal())));
         Ok(Self {
             endpoint,
             issues: format!("/api/v1/repos/{}/{}/issues", config.owner, config.repository),
             title: Words::new(config.title.as_deref(), commonmark::escape_title)?,
             text: Words::new(config.template.as_deref(), commonmark::escape)?,
-            retry_max_wait: config.retry_max_wait,
             is_known: AtomicBool::new(false),
         })
     }
@@ -114,12 +96,8 @@ impl Webhook for Forgejo {
         Ok(Outgoing::Http(request))
     }
 
-    fn destination(&self) -> Option<Destination> {
-        Some(self.endpoint.destination())
-    }
-
-    fn retry_max_wait(&self) -> Duration {
-        self.retry_max_wait
+    fn endpoint(&self) -> Option<&web::Endpoint> {
+        Some(&self.endpoint)
     }
 
     fn preparation(&self) -> Option<Request> {

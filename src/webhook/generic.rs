@@ -4,15 +4,11 @@
 //! message), `watchpost-alert-id` (the same for an alert and its update), and `watchpost-update: true` where it
 //! brings what triage added after a message that went out before its end.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use crate::config::{Secret, Url, section};
-use crate::http::{Answer, Destination, Request};
-
 use super::template::{self, Style, Template};
-use super::{ComposeError, Message, Outgoing, Probe, Webhook, payload, web};
+use super::web::{self, Endpoint};
+use super::{ComposeError, Message, Outgoing, Probe, Webhook, payload};
+use crate::config::{Secret, Url, section};
+use crate::http::{Answer, Request};
 
 section! {
     /// Posts each alert as JSON to an HTTP receiver.
@@ -21,61 +17,33 @@ section! {
         pub name: Option<String>,
         /// Where alerts are posted, e.g. `https://soc.example/alerts`.
         pub url: Url,
-        /// Headers of the request, e.g. `Authorization: {env: SOC_TOKEN}`; names in any case.
-        #[read(web::headers)]
-        pub headers: BTreeMap<String, Secret> = "{}",
-        /// For the whole exchange, connect to last byte: seconds or a duration.
-        #[read(web::timeout)]
-        pub timeout: Duration = "10s",
-        /// The longest wait between two attempts, 1 second to 1 hour. Waits grow up to it, and attempts go on for
-        /// a day at least.
-        #[read(web::retry_max_wait)]
-        pub retry_max_wait: Duration = "15m",
-        /// Whether the receiver's certificate is verified. clickdetect's default was `false`.
-        pub verify: bool = "true",
         /// The body, a Jinja template, e.g. `{"rule": {{ rule | tojson }}}`; the default is clickdetect's body.
         #[read(web::template)]
         pub template: Option<String>,
-        /// Certificates (PEM) that are trusted besides the system's.
-        pub ca: Option<PathBuf>,
     }
+    shared { pub exchange: web::Exchange }
 }
 
 /// Posts to one address.
 pub struct Generic {
-    destination: Destination,
-    headers: Vec<(String, Secret)>,
-    timeout: Duration,
-    retry_max_wait: Duration,
+    endpoint: Endpoint,
     template: Option<Template>,
 }
 
 impl Generic {
     /// Fails where `template` is no template.
     pub fn new(config: &Config) -> Result<Self, ComposeError> {
-        let mut headers: Vec<_> =
-            config.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
-        let content_type = headers.iter().find(|(name, _)| name == "content-type");
-        let is_json = content_type.is_none_or(|(_, value)| is_json(value.reveal()));
-        if content_type.is_none_or(|(_, value)| value.reveal().is_empty()) {
-            headers.retain(|(name, _)| name != "content-type");
-            headers.push(("content-type".into(), Secret::new("application/json")));
+        let mut endpoint = Endpoint::new(&config.url, &config.exchange);
+        let content_type = endpoint.header("content-type").unwrap_or_default();
+        let is_json = is_json(content_type);
+        if content_type.is_empty() {
+            endpoint = endpoint.without_header("content-type");
         }
         // Ours are promises to the receiver: nobody else writes them.
-        headers.retain(|(name, _)| !OURS.contains(&name.as_str()));
+        let endpoint = OURS.into_iter().fold(endpoint, Endpoint::without_header);
         let style = if is_json { Style::Json(template::as_it_is) } else { Style::Text(template::plain) };
         let template = config.template.as_deref().map(|source| Template::new(source, style));
-        Ok(Self {
-            destination: Destination {
-                url: config.url.clone(),
-                verify: config.verify,
-                ca: config.ca.clone(),
-            },
-            headers,
-            timeout: config.timeout,
-            retry_max_wait: config.retry_max_wait,
-            template: template.transpose().map_err(ComposeError)?,
-        })
+        Ok(Self { endpoint, template: template.transpose().map_err(ComposeError)? })
     }
 
     fn body(&self, message: &Message<'_>) -> Result<Vec<u8>, ComposeError> {
@@ -90,39 +58,29 @@ impl Generic {
 
 impl Webhook for Generic {
     fn compose(&self, message: &Message<'_>) -> Result<Outgoing, ComposeError> {
-        let mut headers = self.headers.clone();
-        let mut add = |name: &str, value: &str| headers.push((name.to_owned(), Secret::new(value)));
+        let mut request = self.endpoint.with_body("POST", "", self.body(message)?)?;
+        let mut add = |name: &str, value: &str| request.headers.push((name.to_owned(), Secret::new(value)));
         add(IDEMPOTENCY_KEY, message.idempotency_key);
         add(ALERT_ID, &message.alert.id);
         if message.is_update {
             add(UPDATE, "true");
         }
-        Ok(Outgoing::Http(Request {
-            method: "POST",
-            to: self.destination.clone(),
-            headers,
-            body: self.body(message)?,
-            timeout: self.timeout,
-        }))
+        Ok(Outgoing::Http(request))
     }
 
-    fn destination(&self) -> Option<Destination> {
-        Some(self.destination.clone())
+    fn endpoint(&self) -> Option<&Endpoint> {
+        Some(&self.endpoint)
     }
 
     /// Any answer will do: who takes alerts by POST need not know anything else.
     fn probe(&self) -> Vec<Probe> {
-        let (to, timeout) = (self.destination.clone(), self.timeout);
-        vec![Probe::Http(Request { method: "HEAD", to, headers: Vec::new(), body: Vec::new(), timeout })]
+        let request = self.endpoint.request("HEAD", "").ok();
+        request.map(|request| Probe::Http(Request { headers: Vec::new(), ..request })).into_iter().collect()
     }
 
     fn probed(&self, answers: &[Answer]) -> Result<String, String> {
         let statuses: Vec<_> = answers.iter().map(|answer| answer.status.to_string()).collect();
         Ok(format!("answers HTTP {}", statuses.join(", ")))
-    }
-
-    fn retry_max_wait(&self) -> Duration {
-        self.retry_max_wait
     }
 }
 
@@ -145,15 +103,12 @@ mod tests {
     use serde_json::Value as Json;
 
     fn config(headers: &[(&str, &str)], template: Option<&str>) -> Config {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect();
         Config {
             name: None,
             url: "https://soc.example/alerts?token=s3cret".parse().unwrap(),
-            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect(),
-            timeout: Duration::from_secs(10),
-            retry_max_wait: Duration::from_secs(900),
-            verify: true,
             template: template.map(str::to_owned),
-            ca: None,
+            exchange: web::Exchange { headers, ..web::Exchange::default() },
         }
     }
 

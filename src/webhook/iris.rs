@@ -9,10 +9,6 @@
 mod lists;
 mod observed;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
-
 use jiff::tz::TimeZone;
 use serde_json::{Value as Json, json};
 
@@ -21,7 +17,7 @@ use super::facts::{self, Facts};
 use super::template::plain;
 use super::{ComposeError, Meaning, Message, Outgoing, Probe, SeverityMap, Webhook, web, words};
 use crate::config::{Secret, Url, section};
-use crate::http::{Answer, Destination, Request};
+use crate::http::{Answer, Request};
 
 section! {
     /// Raises each alert in DFIR-IRIS, with what its rows name as IOCs and assets.
@@ -38,20 +34,8 @@ section! {
         pub severity_map: SeverityMap = "{}",
         /// IRIS's asset type for hosts of the rows; IRIS has none for hosts of any kind. E.g. `Windows - Computer`.
         pub host_type: String = "Linux - Server",
-        /// Headers of every request, e.g. for a proxy in front; names in any case.
-        #[read(web::headers)]
-        pub headers: BTreeMap<String, Secret> = "{}",
-        /// Whether the server's certificate is verified. clickdetect's default was `false`.
-        pub verify: bool = "true",
-        /// Certificates (PEM) that are trusted besides the system's.
-        pub ca: Option<PathBuf>,
-        /// For a whole exchange, connect to last byte: seconds or a duration.
-        #[read(web::timeout)]
-        pub timeout: Duration = "10s",
-        /// The longest wait between two attempts, 1 second to 1 hour.
-        #[read(web::retry_max_wait)]
-        pub retry_max_wait: Duration = "15m",
     }
+    shared { pub exchange: web::Exchange }
 }
 
 /// Raises alerts in DFIR-IRIS.
@@ -60,21 +44,18 @@ pub struct Iris {
     customer_id: u64,
     severity_map: SeverityMap,
     host_type: String,
-    retry_max_wait: Duration,
     lists: Lists,
 }
 
 impl Iris {
     pub fn new(config: &Config) -> Self {
-        let endpoint = web::Endpoint::new(&config.url, config.verify, config.ca.clone(), config.timeout)
-            .with_headers(&config.headers)
+        let endpoint = web::Endpoint::new(&config.url, &config.exchange)
             .with_header("authorization", Secret::new(format!("Bearer {}", config.api_key.reveal())));
         Self {
             endpoint,
             customer_id: config.customer_id,
             severity_map: config.severity_map,
             host_type: config.host_type.clone(),
-            retry_max_wait: config.retry_max_wait,
             lists: Lists::default(),
         }
     }
@@ -143,12 +124,8 @@ impl Webhook for Iris {
         Ok(Outgoing::Http(request))
     }
 
-    fn destination(&self) -> Option<Destination> {
-        Some(self.endpoint.destination())
-    }
-
-    fn retry_max_wait(&self) -> Duration {
-        self.retry_max_wait
+    fn endpoint(&self) -> Option<&web::Endpoint> {
+        Some(&self.endpoint)
     }
 
     fn preparation(&self) -> Option<Request> {

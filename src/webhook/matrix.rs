@@ -8,7 +8,6 @@
 
 mod session;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -21,7 +20,7 @@ use super::words::{self, Words};
 use super::{ComposeError, Meaning, Message, Outgoing, Probe, Webhook};
 use crate::config::yaml::Node;
 use crate::config::{FromYaml, Reader, Secret, Url, section};
-use crate::http::{Answer, Destination, Request};
+use crate::http::{Answer, Request};
 use crate::text;
 
 section! {
@@ -42,20 +41,11 @@ section! {
         /// The device that the account's sessions show. By default it is made from this machine's id, the account and the
         /// room; set it where two Watchposts without a machine id (containers) use one account in one room.
         pub device_id: Option<String>,
-        /// Whether the server's certificate is verified.
-        pub verify: bool = "true",
-        /// For each request, connect to last byte: seconds or a duration.
-        #[read(web::timeout)]
-        pub timeout: Duration = "10s",
         /// The text, a Jinja template, e.g. `{{ rule.name }}: {{ data.len }}`; the default is clickdetect's text.
         #[read(web::template)]
         pub template: Option<String>,
-        /// The longest wait between two attempts, 1 second to 1 hour.
-        #[read(web::retry_max_wait)]
-        pub retry_max_wait: Duration = "15m",
-        /// Certificates (PEM) that are trusted besides the system's.
-        pub ca: Option<PathBuf>,
     }
+    shared { pub exchange: web::Exchange }
 }
 
 fn room(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
@@ -77,21 +67,19 @@ pub struct Matrix {
     device: String,
     session: Session,
     words: Words,
-    retry_max_wait: Duration,
 }
 
 impl Matrix {
     /// Fails where `template` is no template.
     pub fn new(config: &Config) -> Result<Self, ComposeError> {
         Ok(Self {
-            endpoint: Endpoint::new(&config.url, config.verify, config.ca.clone(), config.timeout),
+            endpoint: Endpoint::new(&config.url, &config.exchange),
             username: config.username.clone(),
             password: config.password.clone(),
             room: config.room_id.clone(),
             device: config.device_id.clone().unwrap_or_else(|| session::device(config)),
             session: Session::new(&config.room_id),
             words: Words::new(config.template.as_deref(), plain)?,
-            retry_max_wait: config.retry_max_wait,
         })
     }
 
@@ -128,12 +116,8 @@ impl Webhook for Matrix {
         Ok(Outgoing::Http(self.logged_in().json("PUT", &path, &content)?))
     }
 
-    fn destination(&self) -> Option<Destination> {
-        Some(self.endpoint.destination())
-    }
-
-    fn retry_max_wait(&self) -> Duration {
-        self.retry_max_wait
+    fn endpoint(&self) -> Option<&Endpoint> {
+        Some(&self.endpoint)
     }
 
     /// Servers limit each account to some messages in some seconds, and people read them in order.

@@ -42,6 +42,7 @@ use crate::triage::Triage;
 pub use attempt::Meaning;
 pub use probe::{LookError, Probe, look};
 pub use severity::{Band, SeverityMap};
+pub use web::{Endpoint, Exchange};
 
 kinds! {
     /// Where alerts go.
@@ -72,9 +73,14 @@ pub trait Webhook: Send + Sync {
     /// bytes at every attempt.
     fn compose(&self, message: &Message<'_>) -> Result<Outgoing, ComposeError>;
 
-    /// Where its requests go; `None` where it sends none.
-    fn destination(&self) -> Option<Destination> {
+    /// Where its requests go, and how; `None` where it sends none.
+    fn endpoint(&self) -> Option<&Endpoint> {
         None
+    }
+
+    /// The server of its requests.
+    fn destination(&self) -> Option<Destination> {
+        self.endpoint().map(Endpoint::destination)
     }
 
     /// Where its mails go; `None` where it sends none.
@@ -84,7 +90,7 @@ pub trait Webhook: Send + Sync {
 
     /// The longest wait between two attempts that nobody asked for, 1 second or more.
     fn retry_max_wait(&self) -> Duration {
-        Duration::from_secs(15 * 60)
+        self.endpoint().map_or(Duration::from_secs(15 * 60), Endpoint::retry_max_wait)
     }
 
     /// Messages that may be on their way at one time.

@@ -5,17 +5,13 @@
 //! cut; a verdict is a note. As in clickdetect, `alias` is the rule's id: while an alert of a rule is open, the next one
 //! of that rule counts it up instead of opening a second.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
-
 use serde_json::{Value as Json, json};
 
 use super::facts::{self, Facts, clip};
 use super::template::plain;
 use super::{Band, ComposeError, Meaning, Message, Outgoing, Probe, SeverityMap, Webhook, web, words};
 use crate::config::{Secret, Url, section};
-use crate::http::{Answer, Destination};
+use crate::http::Answer;
 
 section! {
     /// Raises each alert in Opsgenie.
@@ -31,20 +27,8 @@ section! {
         /// The lowest level of each severity, e.g. `{critical: 90}`: informational is P5, low P4, medium P3, high P2,
         /// critical P1.
         pub severity_map: SeverityMap = "{}",
-        /// Headers of every request; names in any case.
-        #[read(web::headers)]
-        pub headers: BTreeMap<String, Secret> = "{}",
-        /// Whether the server's certificate is verified. clickdetect's default was `false`.
-        pub verify: bool = "true",
-        /// Certificates (PEM) that are trusted besides the system's.
-        pub ca: Option<PathBuf>,
-        /// For a whole exchange, connect to last byte: seconds or a duration.
-        #[read(web::timeout)]
-        pub timeout: Duration = "10s",
-        /// The longest wait between two attempts, 1 second to 1 hour.
-        #[read(web::retry_max_wait)]
-        pub retry_max_wait: Duration = "15m",
     }
+    shared { pub exchange: web::Exchange }
 }
 
 /// Raises alerts in Opsgenie.
@@ -52,7 +36,6 @@ pub struct Opsgenie {
     endpoint: web::Endpoint,
     source: String,
     severity_map: SeverityMap,
-    retry_max_wait: Duration,
 }
 
 impl Opsgenie {
@@ -60,15 +43,9 @@ impl Opsgenie {
         // Paths go behind it, and as in clickdetect a slash at its end is none.
         let url = config.url.as_str().trim().trim_end_matches('/').parse();
         let url = url.unwrap_or_else(|()| config.url.clone());
-        let endpoint = web::Endpoint::new(&url, config.verify, config.ca.clone(), config.timeout)
-            .with_headers(&config.headers)
+        let endpoint = web::Endpoint::new(&url, &config.exchange)
             .with_header("authorization", Secret::new(format!("GenieKey {}", config.api_key.reveal())));
-        Self {
-            endpoint,
-            source: clip(&config.source, MAX_SOURCE),
-            severity_map: config.severity_map,
-            retry_max_wait: config.retry_max_wait,
-        }
+        Self { endpoint, source: clip(&config.source, MAX_SOURCE), severity_map: config.severity_map }
     }
 
     fn priority(&self, level: u8) -> &'static str {
@@ -134,12 +111,8 @@ impl Webhook for Opsgenie {
         Ok(Outgoing::Http(request))
     }
 
-    fn destination(&self) -> Option<Destination> {
-        Some(self.endpoint.destination())
-    }
-
-    fn retry_max_wait(&self) -> Duration {
-        self.retry_max_wait
+    fn endpoint(&self) -> Option<&web::Endpoint> {
+        Some(&self.endpoint)
     }
 
     fn judge(&self, answer: &Answer) -> Meaning {

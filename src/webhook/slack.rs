@@ -11,8 +11,6 @@
 //! it belongs to.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -21,7 +19,7 @@ use super::web::{self, Endpoint};
 use super::words::{self, Words};
 use super::{ComposeError, Meaning, Message, Outgoing, Probe, Webhook};
 use crate::config::{Url, section};
-use crate::http::{Answer, Destination};
+use crate::http::Answer;
 
 section! {
     /// Posts each alert to a Slack channel, through an incoming webhook.
@@ -32,36 +30,25 @@ section! {
         /// path is never shown.
         #[read(web::secret_url)]
         pub url: Url,
-        /// Whether Slack's certificate is verified.
-        pub verify: bool = "true",
-        /// For the whole exchange, connect to last byte: seconds or a duration.
-        #[read(web::timeout)]
-        pub timeout: Duration = "10s",
         /// The text, a Jinja template in Slack's markup, e.g. `*{{ rule.name }}*`; the default is clickdetect's text.
         #[read(web::template)]
         pub template: Option<String>,
-        /// The longest wait between two attempts, 1 second to 1 hour.
-        #[read(web::retry_max_wait)]
-        pub retry_max_wait: Duration = "15m",
-        /// Certificates (PEM) that are trusted besides the system's, e.g. for a server that speaks Slack's format.
-        pub ca: Option<PathBuf>,
     }
+    shared { pub exchange: web::Exchange }
 }
 
 /// Posts to one incoming webhook.
 pub struct Slack {
     endpoint: Endpoint,
     words: Words,
-    retry_max_wait: Duration,
 }
 
 impl Slack {
     /// Fails where `template` is no template.
     pub fn new(config: &Config) -> Result<Self, ComposeError> {
         Ok(Self {
-            endpoint: Endpoint::new(&config.url, config.verify, config.ca.clone(), config.timeout),
+            endpoint: Endpoint::new(&config.url, &config.exchange),
             words: Words::new(config.template.as_deref(), escape)?,
-            retry_max_wait: config.retry_max_wait,
         })
     }
 }
@@ -77,12 +64,8 @@ impl Webhook for Slack {
         Ok(Outgoing::Http(self.endpoint.json("POST", "", &body)?))
     }
 
-    fn destination(&self) -> Option<Destination> {
-        Some(self.endpoint.destination())
-    }
-
-    fn retry_max_wait(&self) -> Duration {
-        self.retry_max_wait
+    fn endpoint(&self) -> Option<&Endpoint> {
+        Some(&self.endpoint)
     }
 
     /// Slack takes a message a second for each webhook, and people read them in order.

@@ -15,15 +15,13 @@
 mod card;
 
 use std::borrow::Cow;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use self::card::Card;
 use super::template::{Style, Template, plain};
 use super::web::{self, Endpoint};
 use super::{ComposeError, Meaning, Message, Outgoing, Probe, Webhook, payload, words};
-use crate::config::{Secret, Url, section, words};
-use crate::http::{Answer, Destination};
+use crate::config::{Url, section, words};
+use crate::http::Answer;
 
 section! {
     /// Posts each alert to a channel of Microsoft Teams, as a card.
@@ -36,20 +34,11 @@ section! {
         /// `adaptive_card` (what workflows take), `message_card` (what connectors took), or `auto`: an Adaptive Card where
         /// `url` is a workflow of Power Automate, else a MessageCard. Not used with a `template`.
         pub format: Format = "auto",
-        /// Whether the server's certificate is verified. clickdetect's default was `false`.
-        pub verify: bool = "true",
-        /// For the whole exchange, connect to last byte: seconds or a duration.
-        #[read(web::timeout)]
-        pub timeout: Duration = "10s",
         /// The whole body, a Jinja template, e.g. `{"text": {{ rule.name | tojson }}}`, sent as it renders.
         #[read(web::template)]
         pub template: Option<String>,
-        /// The longest wait between two attempts, 1 second to 1 hour.
-        #[read(web::retry_max_wait)]
-        pub retry_max_wait: Duration = "15m",
-        /// Certificates (PEM) that are trusted besides the system's.
-        pub ca: Option<PathBuf>,
     }
+    shared { pub exchange: web::Exchange }
 }
 
 words! {
@@ -65,7 +54,6 @@ words! {
 pub struct Teams {
     endpoint: Endpoint,
     body: Body,
-    retry_max_wait: Duration,
 }
 
 enum Body {
@@ -87,30 +75,25 @@ impl Teams {
             (None, Format::Auto) if is_workflow(&config.url) => Body::Card(Card::Adaptive),
             (None, Format::Auto) => Body::Card(Card::Message),
         };
-        let endpoint = Endpoint::new(&config.url, config.verify, config.ca.clone(), config.timeout);
-        Ok(Self { endpoint, body, retry_max_wait: config.retry_max_wait })
+        let endpoint = Endpoint::new(&config.url, &config.exchange);
+        Ok(Self { endpoint, body })
     }
 }
 
 impl Webhook for Teams {
     fn compose(&self, message: &Message<'_>) -> Result<Outgoing, ComposeError> {
-        match &self.body {
-            Body::Card(card) => Ok(Outgoing::Http(self.endpoint.json("POST", "", &card.of(message))?)),
+        let request = match &self.body {
+            Body::Card(card) => self.endpoint.json("POST", "", &card.of(message)),
             Body::Template(template) => {
-                let mut request = self.endpoint.request("POST", "")?;
-                request.headers.push(("content-type".into(), Secret::new("application/json")));
-                request.body = template.render(&payload::variables(message)).map_err(ComposeError)?;
-                Ok(Outgoing::Http(request))
+                let body = template.render(&payload::variables(message)).map_err(ComposeError)?;
+                self.endpoint.with_body("POST", "", body)
             }
-        }
+        };
+        request.map(Outgoing::Http)
     }
 
-    fn destination(&self) -> Option<Destination> {
-        Some(self.endpoint.destination())
-    }
-
-    fn retry_max_wait(&self) -> Duration {
-        self.retry_max_wait
+    fn endpoint(&self) -> Option<&Endpoint> {
+        Some(&self.endpoint)
     }
 
     /// Teams takes four messages a second for each webhook, and people read them in order.

@@ -10,7 +10,6 @@
 //! What triage adds later changes the message. A group that became a supergroup has another id: it is learned from
 //! Telegram's answer, until the next start.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use super::words::{self, Words};
 use super::{ComposeError, Meaning, Message, Outgoing, Probe, Webhook};
 use crate::config::yaml::Node;
 use crate::config::{FromYaml, Reader, Secret, Url, section};
-use crate::http::{Answer, Destination, Request};
+use crate::http::{Answer, Request};
 use crate::text;
 
 section! {
@@ -40,20 +39,11 @@ section! {
         pub chat_id: String,
         /// The Bot API server, for those who run their own.
         pub url: Url = "https://api.telegram.org",
-        /// Whether the server's certificate is verified. clickdetect's default was `false`.
-        pub verify: bool = "true",
-        /// For the whole exchange, connect to last byte: seconds or a duration.
-        #[read(web::timeout)]
-        pub timeout: Duration = "10s",
         /// The text, a Jinja template, e.g. `{{ rule.name }}: {{ data.len }}`; the default is clickdetect's text.
         #[read(web::template)]
         pub template: Option<String>,
-        /// The longest wait between two attempts, 1 second to 1 hour.
-        #[read(web::retry_max_wait)]
-        pub retry_max_wait: Duration = "15m",
-        /// Certificates (PEM) that are trusted besides the system's.
-        pub ca: Option<PathBuf>,
     }
+    shared { pub exchange: web::Exchange }
 }
 
 /// A token is one segment of a path.
@@ -76,19 +66,17 @@ pub struct Telegram {
     /// Where the chat moved to.
     moved: Mutex<Option<String>>,
     words: Words,
-    retry_max_wait: Duration,
 }
 
 impl Telegram {
     /// Fails where `template` is no template.
     pub fn new(config: &Config) -> Result<Self, ComposeError> {
         Ok(Self {
-            endpoint: Endpoint::new(&config.url, config.verify, config.ca.clone(), config.timeout),
+            endpoint: Endpoint::new(&config.url, &config.exchange),
             token: config.token.clone(),
             chat_id: config.chat_id.clone(),
             moved: Mutex::default(),
             words: Words::new(config.template.as_deref(), plain)?,
-            retry_max_wait: config.retry_max_wait,
         })
     }
 
@@ -131,12 +119,8 @@ impl Webhook for Telegram {
         Ok(Outgoing::Http(self.call(method, Some(&body))?))
     }
 
-    fn destination(&self) -> Option<Destination> {
-        Some(self.endpoint.destination())
-    }
-
-    fn retry_max_wait(&self) -> Duration {
-        self.retry_max_wait
+    fn endpoint(&self) -> Option<&Endpoint> {
+        Some(&self.endpoint)
     }
 
     /// Telegram takes a message a second for each chat, and people read them in order.

@@ -7,17 +7,13 @@
 //! key `type` names the kind of the webhook; `alert_type` sets it. In `summary` what Markdown would obey is written by
 //! its number, which is the same JSON. A verdict is added to the description.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
-
 use serde_json::{Map, Value as Json, json};
 
 use super::facts::{self, Facts, clip};
 use super::{Band, ComposeError, Meaning, Message, Outgoing, Probe, SeverityMap, Webhook, commonmark, web};
 use crate::config::yaml::Node;
 use crate::config::{FromYaml, Reader, Secret, Url, section};
-use crate::http::{Answer, Destination};
+use crate::http::Answer;
 
 section! {
     /// Raises each alert in TheHive (4 or 5).
@@ -41,20 +37,8 @@ section! {
         /// Permissible Actions Protocol, 0 (clear) to 3 (red); 4 is passed on.
         #[read(protocol)]
         pub pap: u8 = "2",
-        /// Headers of every request, e.g. `X-Organisation: soc`; names in any case.
-        #[read(web::headers)]
-        pub headers: BTreeMap<String, Secret> = "{}",
-        /// Whether the server's certificate is verified. clickdetect's default was `false`.
-        pub verify: bool = "true",
-        /// Certificates (PEM) that are trusted besides the system's.
-        pub ca: Option<PathBuf>,
-        /// For a whole exchange, connect to last byte: seconds or a duration.
-        #[read(web::timeout)]
-        pub timeout: Duration = "10s",
-        /// The longest wait between two attempts, 1 second to 1 hour.
-        #[read(web::retry_max_wait)]
-        pub retry_max_wait: Duration = "15m",
     }
+    shared { pub exchange: web::Exchange }
 }
 
 fn protocol(node: &Node, reader: &mut Reader<'_>) -> Option<u8> {
@@ -72,13 +56,11 @@ pub struct TheHive {
     severity_map: SeverityMap,
     tlp: u8,
     pap: u8,
-    retry_max_wait: Duration,
 }
 
 impl TheHive {
     pub fn new(config: &Config) -> Self {
-        let endpoint = web::Endpoint::new(&config.url, config.verify, config.ca.clone(), config.timeout)
-            .with_headers(&config.headers)
+        let endpoint = web::Endpoint::new(&config.url, &config.exchange)
             .with_header("authorization", Secret::new(format!("Bearer {}", config.api_key.reveal())));
         Self {
             endpoint,
@@ -87,7 +69,6 @@ impl TheHive {
             severity_map: config.severity_map,
             tlp: config.tlp,
             pap: config.pap,
-            retry_max_wait: config.retry_max_wait,
         }
     }
 
@@ -140,12 +121,8 @@ impl Webhook for TheHive {
         Ok(Outgoing::Http(request))
     }
 
-    fn destination(&self) -> Option<Destination> {
-        Some(self.endpoint.destination())
-    }
-
-    fn retry_max_wait(&self) -> Duration {
-        self.retry_max_wait
+    fn endpoint(&self) -> Option<&web::Endpoint> {
+        Some(&self.endpoint)
     }
 
     /// A `400` that says the alert is there already answers a message whose first answer was lost: `CreateError`,

@@ -9,44 +9,86 @@ use serde_json::Value as Json;
 
 use super::{ComposeError, Meaning};
 use crate::config::yaml::Node;
-use crate::config::{FromYaml, Reader, Secret, Url};
+use crate::config::{FromYaml, Reader, Secret, Url, defaults, section};
 use crate::http::{Answer, Destination, Request};
 use crate::rule::template as rule_template;
 
-/// Where a kind's requests go.
+section! {
+    /// How messages reach a receiver that speaks HTTP.
+    pub struct Exchange {
+        /// Headers of every request, e.g. `Authorization: {env: SOC_TOKEN}` for a proxy in front; names in any case.
+        #[read(headers)]
+        pub headers: BTreeMap<String, Secret> = "{}",
+        /// Whether the server's certificate is verified. clickdetect's default was `false` for most kinds.
+        pub verify: bool = "true",
+        /// Certificates (PEM) that are trusted besides the system's.
+        pub ca: Option<PathBuf>,
+        /// For a whole exchange, connect to last byte: seconds or a duration.
+        #[read(timeout)]
+        pub timeout: Duration = "10s",
+        /// The longest wait between two attempts, 1 second to 1 hour. Waits grow up to it, and attempts go on for
+        /// a day at least.
+        #[read(retry_max_wait)]
+        pub retry_max_wait: Duration = "15m",
+    }
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        defaults()
+    }
+}
+
+/// Where a kind's requests go, and how.
 #[derive(Clone, Debug)]
-pub(super) struct Endpoint {
+pub struct Endpoint {
     base: Destination,
     /// Sent with every request; names in lower case.
     headers: Vec<(String, Secret)>,
     timeout: Duration,
+    retry_max_wait: Duration,
 }
 
 impl Endpoint {
-    pub(super) fn new(url: &Url, verify: bool, ca: Option<PathBuf>, timeout: Duration) -> Self {
+    /// With the operator's headers; those added later take the place of one with the same name.
+    pub(super) fn new(url: &Url, exchange: &Exchange) -> Self {
         let trimmed = url.as_str().trim().parse().unwrap_or_else(|()| url.clone());
         let url = if url.has_secret_path() { trimmed.with_secret_path() } else { trimmed };
-        Self { base: Destination { url, verify, ca }, headers: Vec::new(), timeout }
-    }
-
-    /// With the operator's headers; those added later take the place of one with the same name.
-    pub(super) fn with_headers(mut self, headers: &BTreeMap<String, Secret>) -> Self {
-        for (name, value) in headers {
-            self = self.with_header(name, value.clone());
-        }
-        self
+        let endpoint = Self {
+            base: Destination { url, verify: exchange.verify, ca: exchange.ca.clone() },
+            headers: Vec::new(),
+            timeout: exchange.timeout,
+            retry_max_wait: exchange.retry_max_wait,
+        };
+        let headers = exchange.headers.iter();
+        headers.fold(endpoint, |endpoint, (name, value)| endpoint.with_header(name, value.clone()))
     }
 
     /// With a header on every request; the name in any case.
-    pub(super) fn with_header(mut self, name: &str, value: Secret) -> Self {
+    pub(super) fn with_header(self, name: &str, value: Secret) -> Self {
         let name = name.to_ascii_lowercase();
+        let mut endpoint = self.without_header(&name);
+        endpoint.headers.push((name, value));
+        endpoint
+    }
+
+    /// `name` is in lower case.
+    pub(super) fn without_header(mut self, name: &str) -> Self {
         self.headers.retain(|(known, _)| *known != name);
-        self.headers.push((name, value));
         self
+    }
+
+    /// What every request says under a name, which is in lower case.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.reveal())
     }
 
     pub(super) fn destination(&self) -> Destination {
         self.base.clone()
+    }
+
+    pub(super) fn retry_max_wait(&self) -> Duration {
+        self.retry_max_wait
     }
 
     /// A request without a body; `path` is empty or begins with `/`, and is already encoded ([`segment`]).
@@ -68,11 +110,22 @@ impl Endpoint {
         path: &str,
         body: &Json,
     ) -> Result<Request, ComposeError> {
+        let body = serde_json::to_vec(body).map_err(|error| ComposeError(error.to_string()))?;
+        self.with_body(method, path, body)
+    }
+
+    /// A request with `body`, which is JSON unless the operator's headers say something else.
+    pub(super) fn with_body(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Request, ComposeError> {
         let mut request = self.request(method, path)?;
-        if !request.headers.iter().any(|(name, _)| name == "content-type") {
+        if self.header("content-type").is_none() {
             request.headers.push(("content-type".into(), Secret::new("application/json")));
         }
-        request.body = serde_json::to_vec(body).map_err(|error| ComposeError(error.to_string()))?;
+        request.body = body;
         Ok(request)
     }
 
@@ -190,7 +243,7 @@ mod tests {
     use super::*;
 
     fn endpoint(url: &str) -> Endpoint {
-        Endpoint::new(&url.parse().unwrap(), true, None, Duration::from_secs(10))
+        Endpoint::new(&url.parse().unwrap(), &Exchange::default())
     }
 
     #[test]
@@ -214,8 +267,8 @@ mod tests {
     #[test]
     fn a_header_is_sent_once_and_ours_is_the_last_word() {
         let headers = BTreeMap::from([("Authorization".to_owned(), Secret::new("theirs"))]);
-        let endpoint = endpoint("https://a.example")
-            .with_headers(&headers)
+        let exchange = Exchange { headers, ..Exchange::default() };
+        let endpoint = Endpoint::new(&"https://a.example".parse().unwrap(), &exchange)
             .with_header("authorization", Secret::new("ours"));
         let request = endpoint.json("POST", "", &Json::Null).unwrap();
         let sent: Vec<_> =

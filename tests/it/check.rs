@@ -415,7 +415,8 @@ detectors:
     let path = dir.path().join("runner.yml");
     let runner = Runner::load_with(&path, &environment).runner.unwrap();
     let watchpost::webhook::Config::Generic(soc) = &runner.webhooks[0].1 else { panic!("not generic") };
-    let headers: Vec<_> = soc.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+    let headers: Vec<_> =
+        soc.exchange.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
     assert_eq!(headers, [("authorization", "s3cret"), ("x-key", "from a file"), ("x-plain", "in the open")]);
     assert_eq!(runner.detectors[0].data["env"], "production", "a map of the operator's own");
     assert_eq!(runner.detectors[0].data["key"], "s3cret");

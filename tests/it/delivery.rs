@@ -2,7 +2,7 @@
 //!
 //! Time stands still and is moved by hand; sockets and the store are real.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
@@ -144,12 +144,8 @@ fn hook(receiver: &Receiver) -> webhook::Config {
     webhook::Config::Generic(generic::Config {
         name: None,
         url: receiver.url().parse().unwrap(),
-        headers: BTreeMap::new(),
-        timeout: Duration::from_secs(10),
-        retry_max_wait: Duration::from_secs(900),
-        verify: true,
         template: None,
-        ca: None,
+        exchange: webhook::Exchange::default(),
     })
 }
 

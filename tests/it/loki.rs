@@ -210,7 +210,7 @@ fn settings_that_cannot_work_are_refused_with_their_place() {
     insta::assert_snapshot!(
         problems("type: loki\nurl: localhost:3100\norg_id: \"a\\nb\"\npage: 1\nstep: 0s\nuser: ana\n"),
         @r"
-    runner.yml:6:1: unknown key `user`; known are `url`, `username`, `password`, `verify`, `ca`, `org_id`, `step`, `page`, `max_lines`
+    runner.yml:6:1: unknown key `user`; known are `url`, `org_id`, `step`, `page`, `max_lines`, `username`, `password`, `verify`, `ca`
     runner.yml:2:6: url: this is not an address: write one that starts with `http://` or `https://`
     runner.yml:3:9: org_id: `a\nb` is not a tenant: it goes into one line of a header
     runner.yml:5:7: step: `0s` is not longer than nothing, e.g. `15s`

@@ -76,7 +76,7 @@ async fn a_probe_tells_the_version() {
 #[test]
 fn settings_that_cannot_work_are_refused_with_their_place() {
     insta::assert_snapshot!(problems("type: opensearch-ppl\nindex: logs\n"), @r"
-    runner.yml:2:1: unknown key `index`; known are `url`, `username`, `password`, `verify`, `ca`, `size_limit`
+    runner.yml:2:1: unknown key `index`; known are `url`, `size_limit`, `username`, `password`, `verify`, `ca`
     runner.yml:1:1: the key `url` (address) is missing
     ");
 }
