@@ -65,12 +65,14 @@ reference-docs: setup
 bench: setup
 	cargo bench --bench detection --bench service
 
+# Ours as in a release; dependencies as the tests have built them.
 bench-rows: peer := $(cache)/rows
 bench-rows: setup
 	test -x $(peer)/bin/python || python3 -m venv $(peer)
 	$(peer)/bin/pip install --quiet 'clickhouse-connect[async]==1.12.0' asyncpg==0.32.0 duckdb==1.5.6
 	@WATCHPOST_SERVICES_RUN=$(services_run) scripts/services up clickhouse postgresql
-	@WATCHPOST_SERVICES=$(services_run)/env WATCHPOST_BENCH_PYTHON=$(peer)/bin/python cargo bench --bench rows; \
+	@WATCHPOST_SERVICES=$(services_run)/env WATCHPOST_BENCH_PYTHON=$(peer)/bin/python \
+		CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo bench --workspace --profile dev --bench rows; \
 		status=$$?; WATCHPOST_SERVICES_RUN=$(services_run) scripts/services down; exit $$status
 
 soak: setup
