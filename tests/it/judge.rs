@@ -106,9 +106,9 @@ fn alert(nth: usize, user: &str) -> Alert {
     }
 }
 
-/// `user` of five is a nightly job, of the next five somebody else. (In turns, what was decided before would tell each label.)
+/// `user` of the even ones is a nightly job, of the odd ones somebody else.
 fn alerts(range: std::ops::Range<usize>) -> Vec<Alert> {
-    range.map(|nth| alert(nth, ["backup", "mallory"][nth / 5 % 2])).collect()
+    range.map(|nth| alert(nth, ["backup", "mallory"][nth % 2])).collect()
 }
 
 /// As a ticket system exports what was decided about [`alerts`].
@@ -128,7 +128,7 @@ async fn closings_teach_the_judge_of_the_service_and_an_older_one_can_be_brought
     let mut site = Site::start().await;
     let known = alerts(0..40);
     site.save(known.clone()).await;
-    let (benign, threat) = (alert(40, "backup"), alert(41, "mallory"));
+    let (benign, threat) = (alert(100, "backup"), alert(101, "mallory"));
     let before = site.verdict(&benign).await;
     assert_eq!(before.judgement.as_ref().unwrap().judge, Judge::PRIOR);
     assert!(site.run(&["judge"]).contains("uncalibrated: nothing was learned"));

@@ -19,6 +19,9 @@ use crate::triage::history::{Counts, Decided, History};
 /// Of one alert; kept with its verdict, so that what is learned later is learned from what was known then.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Features {
+    /// [`FEATURES`] of the watchpost that found them.
+    #[serde(default)]
+    pub version: u32,
     /// Sorted, each once.
     pub words: BTreeSet<String>,
     /// Clean columns whose cells differ from row to row, each with the words of its cells: who adds rows adds to them, so
@@ -36,12 +39,13 @@ pub struct Features {
     pub is_empty: bool,
 }
 
-/// Of what is known of an alert and what may count how: a judge that learned by another is not used. Raise it with each change.
-pub const FEATURES: u32 = 2;
+/// Of what is known of an alert and what may count how: a judge that learned by another is not used, and features of
+/// another are found again. Raise it with each change.
+pub const FEATURES: u32 = 3;
 
-/// Names of the numbers, as the analyst reads them. Counts are logarithms, `ln(1 + n)`. New ones are added at the end: what an older
-/// watchpost kept of an alert is the first of them.
-pub const NUMBERS: [&str; 41] = [
+/// Names of the numbers, as the analyst reads them. Counts are logarithms, `ln(1 + n)`. How many were closed of late is
+/// no number of its own: after quiet hours it would be far from all that was learned from, and say much about nothing.
+pub const NUMBERS: [&str; 29] = [
     "the rule's level",
     "rows",
     "alerts of this rule before",
@@ -59,30 +63,18 @@ pub const NUMBERS: [&str; 41] = [
     "closed alerts of this host or entity",
     "how the rule's alerts on this host or entity were closed",
     "closed alerts of the rule on this host or entity",
-    "how alerts of this host or entity in the last hour were closed",
-    "closed alerts of this host or entity in the last hour",
-    "how all alerts of the last hour were closed",
-    "closed alerts of the last hour",
     "how alerts of this host or entity in the last 2 minutes were closed",
-    "closed alerts of this host or entity in the last 2 minutes",
     "how alerts of this host or entity in the last 10 minutes were closed",
-    "closed alerts of this host or entity in the last 10 minutes",
+    "how alerts of this host or entity in the last hour were closed",
     "how alerts of this host or entity in the last 4 hours were closed",
-    "closed alerts of this host or entity in the last 4 hours",
     "how alerts of the rule in the last 2 minutes were closed",
-    "closed alerts of the rule in the last 2 minutes",
     "how alerts of the rule in the last 10 minutes were closed",
-    "closed alerts of the rule in the last 10 minutes",
     "how alerts of the rule in the last hour were closed",
-    "closed alerts of the rule in the last hour",
     "how alerts of the rule in the last 4 hours were closed",
-    "closed alerts of the rule in the last 4 hours",
     "how all alerts in the last 2 minutes were closed",
-    "closed alerts in the last 2 minutes",
     "how all alerts in the last 10 minutes were closed",
-    "closed alerts in the last 10 minutes",
+    "how all alerts in the last hour were closed",
     "how all alerts in the last 4 hours were closed",
-    "closed alerts in the last 4 hours",
 ];
 
 /// Those that an attacker can raise, by more rows or by alerts before the one that matters.
@@ -114,6 +106,7 @@ impl Features {
     /// Where not all words can be kept, those that `judge` knows are: nobody pushes them out with more text.
     pub fn for_judge(judge: &Judge, alert: &Alert, history: &History, false_positive: u8) -> Self {
         let mut features = Self {
+            version: FEATURES,
             numbers: numbers(alert, history),
             prior: prior(false_positive),
             is_empty: alert.data.value.is_empty() && alert.data.len > 0,
@@ -124,6 +117,11 @@ impl Features {
         features.clean_cells(judge, alert);
         features.texts(judge, alert);
         features
+    }
+
+    /// Whether they say what a judge of now looks at.
+    pub fn is_current(&self) -> bool {
+        self.version == FEATURES
     }
 
     /// Starts from the formula with the model's opinion in it.
@@ -300,11 +298,7 @@ fn numbers(alert: &Alert, history: &History) -> Vec<f32> {
         leaning(pair),
         log(pair.threats + pair.benign),
     ];
-    let [entity, rule, site] = [entity_lately, history.rule.lately, history.site];
-    let hours = [entity[2], site[2]];
-    let others = [entity[0], entity[1], entity[3]].into_iter().chain(rule).chain([site[0], site[1], site[3]]);
-    let lately = hours.into_iter().chain(others);
-    let lately = lately.flat_map(|decided| [leaning(decided), log(decided.threats + decided.benign)]);
+    let lately = [entity_lately, history.rule.lately, history.site].into_iter().flatten().map(leaning);
     let numbers: Vec<f32> = standing.into_iter().chain(lately).map(|number| number as f32).collect();
     debug_assert_eq!(numbers.len(), NUMBERS.len());
     numbers

@@ -45,16 +45,17 @@ pub fn learn(lessons: &[&Lesson], parts: Parts) -> Judge {
     if threats == 0 || threats == lessons.len() {
         return Judge::prior();
     }
-    let mut judge = weigh(lessons, parts);
+    let mut judge = weigh(lessons, parts, &Judge::prior());
     judge.learned = (threats, lessons.len() - threats);
     if threats.min(lessons.len() - threats) >= FOLDS {
-        judge.calibration = Some(calibrate(lessons, parts));
+        judge.calibration = Some(calibrate(lessons, parts, &judge));
     }
     judge.version = version(&judge);
     judge
 }
 
-fn weigh(lessons: &[&Lesson], parts: Parts) -> Judge {
+/// The search for weights begins at those of `near`.
+fn weigh(lessons: &[&Lesson], parts: Parts, near: &Judge) -> Judge {
     let mut judge = Judge::prior();
     if parts.words {
         judge.words = vocabulary(lessons);
@@ -65,15 +66,15 @@ fn weigh(lessons: &[&Lesson], parts: Parts) -> Judge {
     judge.is_unguarded = !parts.guarded;
     judge.columns = columns(lessons);
     let sparse: Vec<Sparse> = lessons.iter().map(|lesson| judge.lesson(&lesson.features)).collect();
-    judge.weights = weights(lessons, &sparse, &judge.sides(parts));
+    judge.weights = weights(lessons, &sparse, &judge.sides(parts), judge.start(near));
     let sparse: Vec<Sparse> = lessons.iter().map(|lesson| judge.sparse(&lesson.features)).collect();
     if parts.text {
-        judge.text = weigh_text(&judge, lessons, &sparse, parts.guarded);
+        judge.text = weigh_text(&judge, lessons, &sparse, parts.guarded, near);
     }
     judge
 }
 
-fn weights(lessons: &[&Lesson], sparse: &[Sparse], sides: &[Side]) -> Vec<f32> {
+fn weights(lessons: &[&Lesson], sparse: &[Sparse], sides: &[Side], start: Vec<f64>) -> Vec<f32> {
     let examples: Vec<_> = lessons
         .iter()
         .zip(sparse)
@@ -84,10 +85,24 @@ fn weights(lessons: &[&Lesson], sparse: &[Sparse], sides: &[Side]) -> Vec<f32> {
             weight: lesson.weight,
         })
         .collect();
-    single(&fit::fit(&examples, sides, DECAY))
+    single(&fit::fit(&examples, sides, DECAY, start))
 }
 
 impl Judge {
+    /// The weights of `near`, where they stand here; 0 for what it does not know.
+    fn start(&self, near: &Judge) -> Vec<f64> {
+        let of = |at: usize| near.weights.get(at).copied().map_or(0.0, f64::from);
+        let mut start = vec![0.0; self.words.len()];
+        for (word, (at, _)) in &self.words {
+            start[*at as usize] = near.words.get(word).map_or(0.0, |(at, _)| of(*at as usize));
+        }
+        // One that weighs no numbers has no place for them, and its last weight is the intercept.
+        let number = |at| if at < near.numbers.len() { of(near.words.len() + at) } else { 0.0 };
+        start.extend((0..self.numbers.len()).map(number));
+        start.push(near.weights.last().copied().map_or(0.0, f64::from));
+        start
+    }
+
     /// What an attacker moves by what he does before the alert, or by more rows, may not count against a threat.
     fn sides(&self, parts: Parts) -> Vec<Side> {
         let mut sides = vec![Side::Any; self.words.len() + self.numbers.len()];
@@ -127,6 +142,7 @@ fn weigh_text(
     lessons: &[&Lesson],
     sparse: &[Sparse],
     is_guarded: bool,
+    near: &Judge,
 ) -> BTreeMap<String, f32> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let told = lessons.iter().filter(|lesson| lesson.is_threat || !is_guarded);
@@ -154,13 +170,15 @@ fn weigh_text(
         })
         .collect();
     let side = if is_guarded { Side::NotBelow } else { Side::Any };
-    let weights = fit::fit(&examples, &vec![side; places.len()], TEXT_DECAY);
+    let known = |word: &&str| near.text.get(*word).copied().map_or(0.0, f64::from);
+    let start = places.keys().map(known).chain([0.0]).collect();
+    let weights = fit::fit(&examples, &vec![side; places.len()], TEXT_DECAY, start);
     let found = places.into_keys().zip(weights).filter(|(_, weight)| *weight > LEAST_TEXT || !is_guarded);
     found.map(|(word, weight)| (word.to_owned(), weight as f32)).collect()
 }
 
-/// Slope and intercept, drawn to 1 and 0.
-fn calibrate(lessons: &[&Lesson], parts: Parts) -> (f32, f32) {
+/// Slope and intercept, drawn to 1 and 0. `judge` learned from all lessons: those that have not seen some of them are near it.
+fn calibrate(lessons: &[&Lesson], parts: Parts, judge: &Judge) -> (f32, f32) {
     let mut odds: Vec<(Sparse, f64)> = Vec::new();
     let mut order: Vec<usize> = Vec::new();
     for fold in 0..FOLDS {
@@ -176,7 +194,7 @@ fn calibrate(lessons: &[&Lesson], parts: Parts) -> (f32, f32) {
             .collect();
         let seen: Vec<&Lesson> =
             lessons.iter().zip(&held).filter(|(_, held)| !**held).map(|(lesson, _)| *lesson).collect();
-        let judge = weigh(&seen, parts);
+        let judge = weigh(&seen, parts, judge);
         for (index, lesson) in lessons.iter().enumerate().filter(|(index, _)| held[*index]) {
             let sparse = judge.sparse(&lesson.features);
             let text: f64 = judge.text_weights(&lesson.features).map(|(_, weight)| weight).sum();
@@ -195,7 +213,7 @@ fn calibrate(lessons: &[&Lesson], parts: Parts) -> (f32, f32) {
             weight: lessons[*index].weight,
         })
         .collect();
-    let found = fit::fit(&examples, &[Side::Any], CALIBRATION_DECAY);
+    let found = fit::fit(&examples, &[Side::Any], CALIBRATION_DECAY, vec![0.0; 2]);
     ((1.0 + found[0] / ODDS_SCALE).max(0.1) as f32, found[1] as f32)
 }
 
@@ -222,7 +240,6 @@ fn words(features: &Features) -> impl Iterator<Item = &String> {
     features.words.iter().chain(features.mixed.iter().flatten())
 }
 
-/// Of those that an older watchpost kept, the last numbers are missing.
 fn scales(lessons: &[&Lesson]) -> Vec<Scale> {
     (0..NUMBERS.len())
         .map(|place| {

@@ -277,7 +277,7 @@ const LEAST_WEIGHT: f64 = 0.05;
 const MAX_TEXT_ODDS: f64 = 4.0;
 /// Of the operator's words, where hardly any is known.
 const LEAST_LENGTH: f32 = 4.0;
-const NUMBERS_SHARE: f32 = 0.3;
+const NUMBERS_SHARE: f32 = 0.2;
 const MOST_DEVIATIONS: f32 = 4.0;
 
 #[cfg(test)]

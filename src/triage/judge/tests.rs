@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::learn::{Lesson, Parts, learn};
 use super::*;
-use crate::triage::history::{Around, Counts, Decided, Entity, History};
+use crate::triage::history::{Around, Counts, Entity, History};
 use crate::triage::observable::Kind;
 use crate::triage::testing::alert;
 
@@ -99,19 +99,6 @@ fn what_fires_around_or_fired_before_lowers_nothing() {
         assert!(open.judge(&attack).probability < open.judge(&plain).probability, "else it shows nothing");
     }
     assert!(guarded.judge(&plain).probability > 0.8, "the others say it as well");
-}
-
-#[test]
-fn what_an_older_watchpost_kept_of_alerts_teaches_what_it_knew() {
-    let decided = Decided { threats: 3, benign: 0 };
-    let mut lessons = lessons();
-    for lesson in &mut lessons {
-        lesson.features.numbers.truncate(21);
-    }
-    let judge = learn(&lessons.iter().collect::<Vec<_>>(), Parts::ALL);
-    let history = History { site: [decided; 4], ..History::default() };
-    let alert = alert(50, json!([{ "user": "root", "message": "sqlmap found" }]));
-    assert!(judge.judge(&Features::of(&alert, &history, 30)).probability > 0.8);
 }
 
 proptest! {
