@@ -314,6 +314,21 @@ async fn an_alert_is_one_message_and_nothing_follows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_request_carries_the_operators_headers() {
+    for kind in KINDS {
+        let chat = Chat::start(kind);
+        let site = Site::start(&[("chat", chat.hook(", headers: {X-Proxy-Token: 'Basic c29j'}"))]).await;
+        site.alert("x", 50, &["chat"], false).await;
+        site.until_all("done").await;
+        let asked = chat.fake.asked();
+        assert!(!asked.is_empty());
+        for asked in asked {
+            assert_eq!(asked.header("x-proxy-token"), Some("Basic c29j"), "{kind}: {}", asked.line());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_may_pass_is_tried_again_until_it_is_taken() {
     for kind in KINDS {
         let chat = Chat::start(kind);
