@@ -130,6 +130,9 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize, const HALVES
     // times and of 63 * 127 twice stay below 2^15.
     let together = [4, 2, 1][Q::BITS.clamp(4, 6) as usize - 4];
     for (at, blocks) in tile.iter().enumerate() {
+        if ROWS == 1 {
+            prefetch_beyond(blocks);
+        }
         for b in 0..N {
             let mut activations = [&rows[0][at * N + b]; ROWS];
             for m in 1..ROWS {
@@ -201,6 +204,17 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize, const HALVES
         for h in 0..HALVES {
             store(&mut out[m], first + h, sums[m][h]);
         }
+    }
+}
+
+/// Asks for as many bytes as `here` has, [`AHEAD`] bytes further on: a single row waits for memory alone, and a processor
+/// that follows a stream by itself stops at the end of each page.
+#[inline(always)]
+fn prefetch_beyond<T>(here: &T) {
+    let first = std::ptr::from_ref(here).cast::<i8>().wrapping_add(AHEAD);
+    for line in (0..size_of::<T>()).step_by(64) {
+        // SAFETY: a hint that reads nothing, whatever lies there.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(line)) };
     }
 }
 
@@ -597,3 +611,5 @@ fn store(out: &mut [f32; TILE], half: usize, value: __m256) {
 
 /// From so many rows on, it pays to unpack a tile first.
 const PANEL_ROWS: usize = 24;
+/// Bytes.
+const AHEAD: usize = 4096;
