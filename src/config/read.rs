@@ -64,18 +64,6 @@ pub struct Field {
     pub schema: fn() -> Json,
 }
 
-impl Field {
-    pub(super) const NONE: Self = Self {
-        name: "",
-        kind: "",
-        required: false,
-        default: None,
-        doc: "",
-        inside: &[],
-        schema: || Json::Null,
-    };
-}
-
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 

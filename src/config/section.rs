@@ -24,9 +24,9 @@ pub(crate) const fn count_fields(parts: &[&[Field]]) -> usize {
     count
 }
 
-/// The fields of all `parts`, which are `N`. (Constants know no iterators.)
+/// The fields of all `parts`, which are `N` and of which the first part has one. (Constants know no iterators.)
 pub(crate) const fn join_fields<const N: usize>(parts: &[&[Field]]) -> [Field; N] {
-    let mut all = [Field::NONE; N];
+    let mut all = [parts[0][0]; N];
     let (mut at, mut part) = (0, 0);
     while part < parts.len() {
         let mut field = 0;

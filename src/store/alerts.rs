@@ -195,7 +195,7 @@ pub(super) fn json(value: &impl Serialize) -> rusqlite::Result<String> {
 mod tests {
     use serde_json::json;
 
-    use super::super::closings::tests::store;
+    use super::super::testing::store;
     use super::*;
     use crate::triage::testing;
 

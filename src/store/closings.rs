@@ -316,34 +316,12 @@ const MIN_PREFIX: usize = 4;
 const SHOWN: usize = 40;
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use serde_json::json;
 
-    use super::super::alerts::{self, Handling};
+    use super::super::testing::{store, with};
     use super::*;
     use crate::triage::testing;
-
-    /// A store in memory with alerts of these ids.
-    pub(in crate::store) fn store(ids: &[&str]) -> Connection {
-        let mut connection = Connection::open_in_memory().unwrap();
-        super::super::migrations::run(&mut connection).unwrap();
-        let tx = connection.transaction().unwrap();
-        for id in ids {
-            let mut alert = testing::alert(50, json!([{ "user": "root" }]));
-            alert.id = (*id).to_owned();
-            alert.rule.insert("group".to_owned(), json!("ssh"));
-            alerts::insert(&tx, "d", &alert, &Handling { webhooks: Vec::new(), triage: None }).unwrap();
-        }
-        tx.commit().unwrap();
-        connection
-    }
-
-    fn with<T>(store: &mut Connection, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> T {
-        let tx = store.transaction().unwrap();
-        let result = work(&tx).unwrap();
-        tx.commit().unwrap();
-        result
-    }
 
     fn decision(alert: &str, label: Label, analyst: &str, at: Option<i64>) -> Decision {
         let at = at.map(|at| Timestamp::from_second(at).unwrap());

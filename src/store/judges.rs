@@ -312,20 +312,14 @@ const MAX_BYTES: u64 = 256 << 20;
 mod tests {
     use serde_json::json;
 
-    use super::super::closings::{self, tests::store};
+    use super::super::closings;
+    use super::super::testing::{store, with};
     use super::*;
     use crate::closing::{Decision, Label};
     use crate::triage::judge::features::FEATURES;
     use crate::triage::judge::learn::{Parts, learn};
 
     const AT_S: i64 = 1_790_000_000;
-
-    fn with<T>(store: &mut Connection, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> T {
-        let tx = store.transaction().unwrap();
-        let result = work(&tx).unwrap();
-        tx.commit().unwrap();
-        result
-    }
 
     fn now() -> Timestamp {
         Timestamp::from_second(AT_S).unwrap()

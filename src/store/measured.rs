@@ -168,7 +168,8 @@ const DISMISSED: u8 = 80;
 
 #[cfg(test)]
 mod tests {
-    use super::super::closings::{self, tests::store};
+    use super::super::closings;
+    use super::super::testing::store;
     use super::*;
     use crate::closing::{Decision, Label};
 

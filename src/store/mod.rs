@@ -15,6 +15,8 @@ pub mod paces;
 pub mod queue;
 pub mod rules;
 mod series;
+#[cfg(test)]
+mod testing;
 pub mod trust;
 
 use std::fs::{File, OpenOptions, TryLockError};

@@ -247,31 +247,24 @@ mod tests {
     use serde_json::json;
 
     use super::super::alerts::{self, Handling, Queueing};
+    use super::super::testing::{empty, with};
     use super::*;
     use crate::triage::testing;
     use crate::triage::verdict::{Prose, Severity};
 
     /// A store in memory with alerts of these levels, which are their ids too.
     fn store(levels: &[u8]) -> Connection {
-        let mut connection = Connection::open_in_memory().unwrap();
-        super::super::migrations::run(&mut connection).unwrap();
-        let tx = connection.transaction().unwrap();
-        for level in levels {
-            let mut alert = testing::alert(*level, json!([]));
-            alert.id = level.to_string();
-            let queueing = Queueing { hold_until: Timestamp::UNIX_EPOCH, capacity: 10 };
-            let handling = Handling { webhooks: Vec::new(), triage: Some(queueing) };
-            alerts::insert(&tx, "d", &alert, &handling).unwrap();
-        }
-        tx.commit().unwrap();
-        connection
-    }
-
-    fn with<T>(store: &mut Connection, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> T {
-        let tx = store.transaction().unwrap();
-        let result = work(&tx).unwrap();
-        tx.commit().unwrap();
-        result
+        let mut store = empty();
+        with(&mut store, |tx| {
+            levels.iter().try_for_each(|level| {
+                let mut alert = testing::alert(*level, json!([]));
+                alert.id = level.to_string();
+                let queueing = Queueing { hold_until: Timestamp::UNIX_EPOCH, capacity: 10 };
+                let handling = Handling { webhooks: Vec::new(), triage: Some(queueing) };
+                alerts::insert(tx, "d", &alert, &handling).map(drop)
+            })
+        });
+        store
     }
 
     /// Ids of the alerts that are taken for a step while others are at it.

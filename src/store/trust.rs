@@ -460,7 +460,7 @@ const DAY_S: i64 = 86_400;
 mod tests {
     use serde_json::json;
 
-    use super::super::closings::tests::store;
+    use super::super::testing::{store, with};
     use super::*;
     use crate::triage::judge::{Disposition, Judgement};
     use crate::triage::verdict::{Severity, Verdict};
@@ -469,13 +469,6 @@ mod tests {
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_800_000_000).unwrap()
-    }
-
-    fn with<T>(store: &mut Connection, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> T {
-        let tx = store.transaction().unwrap();
-        let result = work(&tx).unwrap();
-        tx.commit().unwrap();
-        result
     }
 
     /// As the judge says of an alert that is none, with the model `sha256`; none where it is empty.

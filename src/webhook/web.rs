@@ -16,7 +16,8 @@ use crate::rule::template as rule_template;
 section! {
     /// How messages reach a receiver that speaks HTTP.
     pub struct Exchange {
-        /// Headers of every request, e.g. `Authorization: {env: SOC_TOKEN}` for a proxy in front; names in any case.
+        /// Headers of every request, e.g. `Authorization: {env: SOC_TOKEN}`; names in any case. A kind with a key or a login
+        /// of its own writes its own `Authorization` in the place of this one.
         #[read(headers)]
         pub headers: BTreeMap<String, Secret> = "{}",
         /// Whether the server's certificate is verified. clickdetect's default was `false` for most kinds.

@@ -40,9 +40,11 @@ fn the_reference_pages_are_what_the_code_says() {
 }
 
 #[test]
-fn every_setting_of_every_kind_says_what_it_is() {
+fn every_setting_of_every_kind_says_what_it_is_and_is_there_once() {
     fn check(kind: &str, fields: &[Field]) {
-        for field in fields {
+        for (at, field) in fields.iter().enumerate() {
+            let is_new = fields[..at].iter().all(|other| other.name != field.name);
+            assert!(is_new, "`{}` stands in `{kind}` twice", field.name);
             assert!(!field.doc.trim().is_empty(), "`{}` of `{kind}` has no doc comment", field.name);
             check(kind, field.inside);
         }

@@ -2,24 +2,11 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::alerts::{self, Handling};
-use super::super::migrations;
+use super::super::testing::{empty, with};
 use super::*;
 use crate::clock::{Timestamp, Window};
 use crate::triage::history::{Decided, LATELY_S};
 use crate::triage::testing;
-
-fn store() -> Connection {
-    let mut connection = Connection::open_in_memory().unwrap();
-    migrations::run(&mut connection).unwrap();
-    connection
-}
-
-fn with<T>(store: &mut Connection, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> T {
-    let tx = store.transaction().unwrap();
-    let result = work(&tx).unwrap();
-    tx.commit().unwrap();
-    result
-}
 
 /// An alert whose window ends at `end_s`, with one row.
 fn alert(rule: &str, end_s: i64, row: serde_json::Value) -> Alert {
@@ -39,7 +26,7 @@ const NOW_S: i64 = 1_790_000_000;
 
 #[test]
 fn an_alert_is_counted_once_and_never_for_itself() {
-    let mut store = store();
+    let mut store = empty();
     let one = alert("r", NOW_S, json!({ "user": "root" }));
     assert!(with(&mut store, |tx| insert(tx, &one)));
     assert!(!with(&mut store, |tx| insert(tx, &one)));
@@ -54,7 +41,7 @@ fn an_alert_is_counted_once_and_never_for_itself() {
 
 #[test]
 fn what_was_decided_about_an_alert_of_the_same_second_is_known_and_its_own_closing_is_not() {
-    let mut store = store();
+    let mut store = empty();
     let [one, other] = ["a", "b"].map(|user| alert("r", NOW_S, json!({ "host": "web-1", "user": user })));
     for alert in [&one, &other] {
         with(&mut store, |tx| insert(tx, alert));
@@ -71,7 +58,7 @@ fn what_was_decided_about_an_alert_of_the_same_second_is_known_and_its_own_closi
 
 #[test]
 fn text_that_an_attacker_writes_makes_no_history_of_the_one_it_names() {
-    let mut store = store();
+    let mut store = empty();
     let hostile =
         alert("r", NOW_S, json!({ "message": "Failed password for root from 10.0.0.6 port 22 ssh2" }));
     with(&mut store, |tx| insert(tx, &hostile));
@@ -82,7 +69,7 @@ fn text_that_an_attacker_writes_makes_no_history_of_the_one_it_names() {
 
 #[test]
 fn the_same_address_at_another_tenant_is_another_machine() {
-    let mut store = store();
+    let mut store = empty();
     let mut theirs = alert("r", NOW_S, json!({ "source_ip": "10.0.0.6" }));
     theirs.detector.insert("tenant".into(), "theirs".into());
     with(&mut store, |tx| insert(tx, &theirs));
@@ -93,7 +80,7 @@ fn the_same_address_at_another_tenant_is_another_machine() {
 
 #[test]
 fn a_clock_that_was_set_forward_for_a_moment_leaves_nothing_before_the_right_time() {
-    let mut store = store();
+    let mut store = empty();
     let century_s = 3_000_000_000;
     for end_s in [NOW_S, NOW_S + century_s, NOW_S + 60] {
         with(&mut store, |tx| insert(tx, &alert("r", end_s, json!({ "host": "web-1" }))));
@@ -106,7 +93,7 @@ fn a_clock_that_was_set_forward_for_a_moment_leaves_nothing_before_the_right_tim
 
 #[test]
 fn alerts_of_an_older_store_are_counted_after_it_is_opened_and_a_closing_does_not_wait_for_that() {
-    let mut store = store();
+    let mut store = empty();
     for n in 0..250 {
         with(&mut store, |tx| insert(tx, &alert("r", NOW_S + n, json!({ "host": "web-1" }))));
     }
@@ -143,7 +130,7 @@ fn a_store_of_an_older_watchpost_has_no_history_and_says_so() {
 
 #[test]
 fn what_fired_around_is_bounded_and_an_alert_that_names_two_entities_counts_once() {
-    let mut store = store();
+    let mut store = empty();
     let row = json!({ "host": "web-1", "source_ip": "10.0.0.6" });
     for n in 0..30 {
         with(&mut store, |tx| insert(tx, &alert(&format!("r{n:02}"), NOW_S - n, row.clone())));
@@ -270,7 +257,7 @@ proptest! {
     fn in_whatever_order_alerts_come_the_counts_are_those_of_reading_all(
         events in prop::collection::vec((event(), any::<Option<bool>>(), any::<Option<bool>>()), 1..40),
     ) {
-        let mut store = store();
+        let mut store = empty();
         let mut kept: Vec<(Event, Option<bool>)> = Vec::new();
         for (event, first, then) in events {
             let alert = event.alert();

@@ -1,3 +1,4 @@
+use super::super::testing::with;
 use super::*;
 
 const PENDING: &str = r#"{"state":"pending"}"#;
@@ -22,10 +23,7 @@ impl Fixture {
     }
 
     fn tx<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> T {
-        let tx = self.0.transaction().unwrap();
-        let result = work(&tx).unwrap();
-        tx.commit().unwrap();
-        result
+        with(&mut self.0, work)
     }
 
     fn alert(&mut self, id: &str, level: u8, webhooks: &[&str], triage: &str, at: i64, hold_until: i64) {
