@@ -8,6 +8,7 @@ mod halves;
 use std::arch::x86_64::*;
 
 use super::Lanes;
+use super::ahead::fetch_beyond;
 use super::panel::{Unpacked, Wide, panels};
 use crate::network::packed::{
     BLOCK, Bf16, Blocks, Eight, F16, Five, Float, Floats, Four, Integers, Nested, NestedHalves, Plain,
@@ -65,19 +66,21 @@ fn integers<Q: Pairs, S: Factors, const N: usize>(
     let columns = tile.len() * N;
     // Four and eight bits are read as fast as a panel.
     if out.len() < PANEL_ROWS || matches!(Q::BITS, 4 | 8) {
-        some(tile, activations, columns, out);
+        some(tile, activations, columns, out, true);
     } else {
-        panels(tile, |panel, first| some(panel, &activations[first..], columns, out));
+        panels(tile, |panel, first| some(panel, &activations[first..], columns, out, false));
     }
 }
 
-/// As many rows at a time as there are registers for. A row has `columns` blocks.
+/// As many rows at a time as there are registers for. A row has `columns` blocks. `ahead`: whether the first rows ask for what
+/// lies beyond the tile.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn some<Q: Pairs, S: Factors, const N: usize>(
     tile: &[Integers<Q, S, N>],
     mut activations: &[QuantizedBlock],
     columns: usize,
     mut out: &mut [[f32; TILE]],
+    mut ahead: bool,
 ) {
     // Chosen by the products an instruction, as callgrind counts instructions. Six bits that are unpacked first are in
     // panels, of single blocks.
@@ -92,19 +95,19 @@ fn some<Q: Pairs, S: Factors, const N: usize>(
         let (now, later) = std::mem::take(&mut out).split_at_mut(rows);
         match rows {
             8 => {
-                rows_of::<Q, S, N, 8, 1>(tile, 0, activations, columns, now);
-                rows_of::<Q, S, N, 8, 1>(tile, 1, activations, columns, now);
+                rows_of::<Q, S, N, 8, 1>(tile, 0, activations, columns, now, ahead);
+                rows_of::<Q, S, N, 8, 1>(tile, 1, activations, columns, now, ahead);
             }
-            4 if both_halves => rows_of::<Q, S, N, 4, 2>(tile, 0, activations, columns, now),
+            4 if both_halves => rows_of::<Q, S, N, 4, 2>(tile, 0, activations, columns, now, ahead),
             4 => {
-                rows_of::<Q, S, N, 4, 1>(tile, 0, activations, columns, now);
-                rows_of::<Q, S, N, 4, 1>(tile, 1, activations, columns, now);
+                rows_of::<Q, S, N, 4, 1>(tile, 0, activations, columns, now, ahead);
+                rows_of::<Q, S, N, 4, 1>(tile, 1, activations, columns, now, ahead);
             }
-            2 => rows_of::<Q, S, N, 2, 2>(tile, 0, activations, columns, now),
-            _ => rows_of::<Q, S, N, 1, 2>(tile, 0, activations, columns, now),
+            2 => rows_of::<Q, S, N, 2, 2>(tile, 0, activations, columns, now, ahead),
+            _ => rows_of::<Q, S, N, 1, 2>(tile, 0, activations, columns, now, ahead),
         }
         activations = activations.get(rows * columns..).unwrap_or_default();
-        out = later;
+        (out, ahead) = (later, false);
     }
 }
 
@@ -116,6 +119,7 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize, const HALVES
     activations: &[QuantizedBlock],
     columns: usize,
     out: &mut [[f32; TILE]],
+    ahead: bool,
 ) {
     let rows: [&[QuantizedBlock]; ROWS] =
         std::array::from_fn(|m| &activations[m * columns..][..tile.len() * N]);
@@ -131,8 +135,8 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize, const HALVES
     // times and of 63 * 127 twice stay below 2^15.
     let together = [4, 2, 1][Q::BITS.clamp(4, 6) as usize - 4];
     for (at, blocks) in tile.iter().enumerate() {
-        if ROWS == 1 {
-            prefetch_beyond(blocks);
+        if ahead && first == 0 {
+            fetch_beyond(blocks);
         }
         for b in 0..N {
             let mut activations = [&rows[0][at * N + b]; ROWS];
@@ -208,17 +212,6 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize, const HALVES
     }
 }
 
-/// Asks for as many bytes as `here` has, [`AHEAD`] bytes further on: a single row waits for memory alone, and a processor
-/// that follows a stream by itself stops at the end of each page.
-#[inline(always)]
-fn prefetch_beyond<T>(here: &T) {
-    let first = std::ptr::from_ref(here).cast::<i8>().wrapping_add(AHEAD);
-    for line in (0..size_of::<T>()).step_by(64) {
-        // SAFETY: a hint that reads nothing, whatever lies there.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(line)) };
-    }
-}
-
 /// Sums of four products of `quants` less 128 and bytes of `word`.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -233,15 +226,16 @@ fn eight(quants: __m256i, word: __m256i) -> __m256i {
 /// `out` += the tile times the activations.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn floats<F: Column>(tile: &[Floats<F>], mut activations: &[QuantizedBlock], mut out: &mut [[f32; TILE]]) {
+    let mut ahead = true;
     while !out.is_empty() {
         let rows = if out.len() >= 4 { 4 } else { 1 };
         let (now, later) = std::mem::take(&mut out).split_at_mut(rows);
         match rows {
-            4 => float_rows::<F, 4>(tile, activations, now),
-            _ => float_rows::<F, 1>(tile, activations, now),
+            4 => float_rows::<F, 4>(tile, activations, now, ahead),
+            _ => float_rows::<F, 1>(tile, activations, now, ahead),
         }
         activations = &activations[rows * tile.len()..];
-        out = later;
+        (out, ahead) = (later, false);
     }
 }
 
@@ -250,9 +244,13 @@ fn float_rows<F: Column, const ROWS: usize>(
     tile: &[Floats<F>],
     activations: &[QuantizedBlock],
     out: &mut [[f32; TILE]],
+    ahead: bool,
 ) {
     let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
     for (at, block) in tile.iter().enumerate() {
+        if ahead {
+            fetch_beyond(block);
+        }
         let mut inputs = [[0.0; BLOCK]; ROWS];
         for m in 0..ROWS {
             inputs[m] = activations[m * tile.len() + at].floats();
@@ -522,5 +520,3 @@ fn store(out: &mut [f32; TILE], half: usize, value: __m256) {
 
 /// From so many rows on, it pays to unpack a tile first.
 const PANEL_ROWS: usize = 24;
-/// Bytes.
-const AHEAD: usize = 4096;

@@ -6,6 +6,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use self::unpack::{Column, Factors, Pairs, floats_of};
+use super::ahead::fetch_beyond;
 use super::halves::check;
 use super::{Halves, Lanes};
 use crate::network::packed::{BLOCK, Blocks, Floats, Integers, QuantizedBlock, TILE, dispatch};
@@ -55,13 +56,14 @@ fn multiply(tile: Blocks<'_>, activations: &[QuantizedBlock], out: &mut [[f32; T
     dispatch!(tile, integers, floats, activations, out);
 }
 
-/// As many rows at a time as there are registers for.
+/// As many rows at a time as there are registers for. The first ask for what lies beyond the tile.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn integers<Q: Pairs, S: Factors, const N: usize>(
     tile: &[Integers<Q, S, N>],
     mut activations: &[QuantizedBlock],
     mut out: &mut [[f32; TILE]],
 ) {
+    let mut ahead = true;
     while !out.is_empty() {
         let rows = match out.len() {
             12.. => 12,
@@ -72,14 +74,14 @@ fn integers<Q: Pairs, S: Factors, const N: usize>(
         };
         let (now, later) = std::mem::take(&mut out).split_at_mut(rows);
         match rows {
-            12 => rows_of::<Q, S, N, 12>(tile, activations, now),
-            8 => rows_of::<Q, S, N, 8>(tile, activations, now),
-            4 => rows_of::<Q, S, N, 4>(tile, activations, now),
-            2 => rows_of::<Q, S, N, 2>(tile, activations, now),
-            _ => rows_of::<Q, S, N, 1>(tile, activations, now),
+            12 => rows_of::<Q, S, N, 12>(tile, activations, now, ahead),
+            8 => rows_of::<Q, S, N, 8>(tile, activations, now, ahead),
+            4 => rows_of::<Q, S, N, 4>(tile, activations, now, ahead),
+            2 => rows_of::<Q, S, N, 2>(tile, activations, now, ahead),
+            _ => rows_of::<Q, S, N, 1>(tile, activations, now, ahead),
         }
         activations = &activations[rows * tile.len() * N..];
-        out = later;
+        (out, ahead) = (later, false);
     }
 }
 
@@ -88,12 +90,16 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize>(
     tile: &[Integers<Q, S, N>],
     activations: &[QuantizedBlock],
     out: &mut [[f32; TILE]],
+    ahead: bool,
 ) {
     let columns = tile.len() * N;
     let rows: [&[QuantizedBlock]; ROWS] = std::array::from_fn(|m| &activations[m * columns..][..columns]);
     let mut sums = [_mm512_setzero_ps(); ROWS];
     let log_of_zero = _mm_cvtsi32_si128(Q::BITS as i32 - 1);
     for (at, blocks) in tile.iter().enumerate() {
+        if ahead {
+            fetch_beyond(blocks);
+        }
         for b in 0..N {
             let mut activations = [&rows[0][at * N + b]; ROWS];
             for m in 1..ROWS {
@@ -142,6 +148,7 @@ pub(super) fn floats<F: Column>(
     mut activations: &[QuantizedBlock],
     mut out: &mut [[f32; TILE]],
 ) {
+    let mut ahead = true;
     while !out.is_empty() {
         let rows = match out.len() {
             8.. => 8,
@@ -150,12 +157,12 @@ pub(super) fn floats<F: Column>(
         };
         let (now, later) = std::mem::take(&mut out).split_at_mut(rows);
         match rows {
-            8 => float_rows::<F, 8>(tile, activations, now),
-            4 => float_rows::<F, 4>(tile, activations, now),
-            _ => float_rows::<F, 1>(tile, activations, now),
+            8 => float_rows::<F, 8>(tile, activations, now, ahead),
+            4 => float_rows::<F, 4>(tile, activations, now, ahead),
+            _ => float_rows::<F, 1>(tile, activations, now, ahead),
         }
         activations = &activations[rows * tile.len()..];
-        out = later;
+        (out, ahead) = (later, false);
     }
 }
 
@@ -164,10 +171,14 @@ fn float_rows<F: Column, const ROWS: usize>(
     tile: &[Floats<F>],
     activations: &[QuantizedBlock],
     out: &mut [[f32; TILE]],
+    ahead: bool,
 ) {
     // Even and odd columns, so that a sum need not wait for the one before.
     let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
     for (at, block) in tile.iter().enumerate() {
+        if ahead {
+            fetch_beyond(block);
+        }
         let mut inputs = [[0.0; BLOCK]; ROWS];
         for m in 0..ROWS {
             inputs[m] = activations[m * tile.len() + at].floats();

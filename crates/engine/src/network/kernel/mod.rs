@@ -4,6 +4,8 @@
 //! 16, and compiled once for each set ([`Isa::run`]).
 
 #[cfg(target_arch = "x86_64")]
+mod ahead;
+#[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
