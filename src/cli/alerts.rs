@@ -4,8 +4,9 @@ use std::io::{IsTerminal as _, Write as _};
 
 use super::{Code, Failure, StoreArgs, table};
 use crate::closing::{Closing, MACHINE};
+use crate::learning;
 use crate::store::alerts::{self, Alike, MAX_ALIKE, Stored};
-use crate::store::{closings, history};
+use crate::store::{Store, closings, history, judges};
 use crate::text::escape;
 use crate::triage::{Triage, Verdict};
 use crate::webhook::stdout::{self, Stdout};
@@ -23,7 +24,10 @@ pub struct Args {
     /// Of alerts that are alike within 24 hours only the newest.
     #[arg(long, conflicts_with = "id")]
     grouped: bool,
-    /// How many, newest first.
+    /// Of the open alerts those of which the judge is least sure, at most two of a rule: closing them teaches it most.
+    #[arg(long, conflicts_with_all = ["id", "grouped"])]
+    unsure: bool,
+    /// How many, newest (`--unsure`: least sure) first.
     #[arg(long, default_value_t = 50)]
     limit: usize,
     /// JSON lines instead of a table.
@@ -34,6 +38,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Code, Failure> {
     let store = args.store.open()?;
     let found = match &args.id {
+        None if args.unsure => unsure(&store, args.limit)?,
         None if args.grouped => {
             store.read_here(|connection| alerts::list_grouped(connection, args.open, args.limit))?
         }
@@ -76,7 +81,8 @@ pub fn run(args: Args) -> Result<Code, Failure> {
             }
         }
     } else if found.is_empty() {
-        writeln!(out, "no {}alerts", if args.open { "open " } else { "" })?;
+        let of_which = if args.unsure { " with a verdict" } else { "" };
+        writeln!(out, "no {}alerts{of_which}", if args.open || args.unsure { "open " } else { "" })?;
     } else {
         let header =
             ["fired at", "level", "rule", "window", "rows", "severity", "judged", "closed as", "alike", "id"];
@@ -88,6 +94,17 @@ pub fn run(args: Args) -> Result<Code, Failure> {
         writeln!(out, "{}", table(&header, rows.into_iter()))?;
     }
     Ok(Code::Good)
+}
+
+/// By the judge that is in use now, which may not be the one of their verdicts.
+fn unsure(store: &Store, limit: usize) -> Result<Vec<Stored>, Failure> {
+    let (judge, problem) = learning::current(store)?;
+    if let Some(problem) = problem {
+        eprintln!("watchpost: {}", escape(&problem));
+    }
+    let ids = store.read_here(|connection| judges::unsure(connection, &judge, limit))?;
+    let stored = ids.iter().map(|id| store.read_here(|connection| alerts::get(connection, id)));
+    Ok(stored.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 fn row(stored: &Stored, alike: Option<&Alike>) -> [String; 10] {

@@ -1,5 +1,6 @@
 //! `watchpost eval`: how good the judge is on alerts whose labels are known.
 
+mod draw;
 pub(super) mod past;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use crate::triage::judge::labelled::{self, Labelled};
 use crate::triage::judge::learn::{Lesson, Parts, learn};
 use crate::triage::judge::{Features, Judge};
 use crate::triage::score;
+use draw::Draw;
 use past::Past;
 
 #[derive(clap::Args)]
@@ -33,9 +35,12 @@ pub struct Args {
     /// Judge each group by what is learned on the others.
     #[arg(long, value_name = "GROUP")]
     across: Option<Across>,
-    /// Learn from so many labels at most; those of each group are drawn evenly over the file.
+    /// Learn from so many labels at most.
     #[arg(long, value_name = "COUNT")]
     labels: Option<usize>,
+    /// Which these are.
+    #[arg(long, value_name = "HOW", default_value = "evenly", requires = "labels")]
+    draw: Draw,
     /// With `--prequential`: measure from the label after this many on.
     #[arg(long, value_name = "COUNT", default_value_t = 0, requires = "prequential")]
     after: usize,
@@ -83,17 +88,18 @@ pub fn run(args: Args) -> Result<Code, Failure> {
         (Some(path), _) => {
             let (lessons, _) = read(path)?;
             let known = lessons_of(&lessons);
-            let judge = learn(&drawn(&known.iter().collect::<Vec<_>>(), args.labels), parts);
-            let how = format!(
-                "learned from {} labels of {}",
-                known.len().min(args.labels.unwrap_or(usize::MAX)),
-                path.display()
-            );
+            let drawn = args.draw.from(&known.iter().collect::<Vec<_>>(), args.labels, parts);
+            let judge = learn(&drawn, parts);
+            let how = format!("by what was learned from {}{}", path.display(), args.draw.words(args.labels));
             (apart(&set, |_| judge.clone()), how)
         }
         (None, Some(across)) => (
-            across.judge(&set, args.labels, parts),
-            format!("each {} by what was learned on the others", across.word()),
+            across.judge(&set, args.draw, args.labels, parts),
+            format!(
+                "each {} by what was learned on the others{}",
+                across.word(),
+                args.draw.words(args.labels)
+            ),
         ),
         (None, None) if args.prequential => {
             let how = format!(
@@ -137,7 +143,7 @@ impl Across {
         }
     }
 
-    fn judge(self, set: &[Labelled], labels: Option<usize>, parts: Parts) -> Vec<Judged> {
+    fn judge(self, set: &[Labelled], draw: Draw, labels: Option<usize>, parts: Parts) -> Vec<Judged> {
         let groups: BTreeSet<&str> = set.iter().map(|line| self.of(line)).collect();
         let lessons = lessons_of(set);
         let judges: std::collections::BTreeMap<&str, Judge> = groups
@@ -149,7 +155,7 @@ impl Across {
                     .filter(|(line, _)| self.of(line) != group)
                     .map(|(_, lesson)| lesson)
                     .collect();
-                (group, learn(&drawn(&others, labels), parts))
+                (group, learn(&draw.from(&others, labels, parts), parts))
             })
             .collect();
         apart(set, |line| judges[self.of(line)].clone())
@@ -217,12 +223,6 @@ fn judged(line: &Labelled, judge: &Judge, features: &Features) -> Judged {
         judge: Arc::from(said.judge),
         ..Judged::default()
     }
-}
-
-/// `count` of them, evenly over the list.
-fn drawn<'a>(lessons: &[&'a Lesson], count: Option<usize>) -> Vec<&'a Lesson> {
-    let count = count.unwrap_or(lessons.len()).min(lessons.len());
-    (0..count).map(|n| lessons[n * lessons.len() / count]).collect()
 }
 
 /// In the order of time, and how many were left out.

@@ -175,7 +175,7 @@ fn stored(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Stored> {
     Ok(Stored { alert, triage: parse(&triage)?, closing })
 }
 
-const IS_OPEN: &str =
+pub(super) const IS_OPEN: &str =
     "WHERE NOT EXISTS (SELECT 1 FROM closings WHERE alert_id = alerts.id AND undone_at_ms IS NULL)";
 const DAY_MS: i64 = 86_400_000;
 pub const MAX_ALIKE: usize = 1_000;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use super::alerts::parse;
+use super::alerts::{IS_OPEN, parse};
 use super::closings::label_at;
 use super::rules::milliseconds;
 use super::{history, trust};
@@ -22,6 +22,7 @@ use crate::clock::Timestamp;
 use crate::closing::MACHINE;
 use crate::closing::bursts::{self, Seen};
 use crate::triage::judge::learn::{Lesson, MAX_LESSONS};
+use crate::triage::judge::unsure::least_sure;
 use crate::triage::judge::{Features, Judge};
 use crate::triage::score;
 
@@ -268,6 +269,30 @@ pub fn lessons(connection: &Connection) -> rusqlite::Result<(Vec<Lesson>, Vec<Fo
     Ok((lessons, found))
 }
 
+/// Ids of at most `limit` open alerts of which `judge` is least sure, of the last [`MAX_UNSURE`] that are open and have a verdict. Blind
+/// ones are left out: that they stand here would tell of their verdict.
+pub fn unsure(connection: &Connection, judge: &Judge, limit: usize) -> rusqlite::Result<Vec<String>> {
+    let mut open = connection.prepare(&format!(
+        "SELECT id, rule, features.body FROM alerts JOIN features ON alert_id = id {IS_OPEN} AND NOT is_blind
+         ORDER BY created_at DESC, id LIMIT {MAX_UNSURE}"
+    ))?;
+    let mut rows = open.query([])?;
+    let (mut ids, mut candidates) = (Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        let id: String = row.get(0)?;
+        match unpacked::<Features>(row.get_ref(2)?.as_blob()?) {
+            Ok(features) if features.is_current() => {
+                candidates.push((judge.probability(&features), row.get::<_, String>(1)?));
+                ids.push(id);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(alert = id, %error, "its features cannot be read"),
+        }
+    }
+    let candidates = candidates.iter().map(|(probability, rule)| (*probability, rule.as_str()));
+    Ok(least_sure(candidates, limit).into_iter().map(|place| std::mem::take(&mut ids[place])).collect())
+}
+
 /// Keeps what [`lessons`] found beside.
 pub fn keep_found(tx: &Transaction<'_>, found: &[Found]) -> rusqlite::Result<()> {
     found.iter().try_for_each(|(alert, features)| keep_features(tx, alert, features))
@@ -303,6 +328,8 @@ fn unpacked<T: DeserializeOwned>(body: &[u8]) -> rusqlite::Result<T> {
 
 /// Closings that are looked at; an alert may have several.
 const MAX_CLOSINGS: i64 = 2 * MAX_LESSONS as i64;
+/// Features take about a tenth of a millisecond each to read and judge.
+pub const MAX_UNSURE: usize = 5_000;
 /// Judges that are kept beside the chosen one.
 const MAX_KEPT: i64 = 50;
 /// Of a body, unpacked: some hundred times a large judge.

@@ -41,6 +41,41 @@ fn a_site_is_judged_by_what_others_taught() {
     assert!(f1(&["--across", "scenario", "--labels", "8"]) <= across);
 }
 
+/// Two sites, where nearly all alerts are of one rule that is never a threat, and those of ten others are threats by who did it.
+fn mostly_one_rule() -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    for n in 0..1_200_u32 {
+        let rare = n.is_multiple_of(12);
+        let (rule, user) = match rare {
+            true => (format!("Rare {}", n / 12 % 10), ["root", "backup"][(n / 120 % 2) as usize]),
+            false => ("Heartbeat".to_owned(), ["root", "backup"][(n % 2) as usize]),
+        };
+        let label = if rare && user == "root" { "tp" } else { "fp" };
+        let scenario = ["one", "other"][(n / 240 % 2) as usize];
+        let line = serde_json::json!({
+            "alert": { "time": 1_790_000_000 + n, "rule": rule, "user": user, "host": format!("web-{}", n % 7) },
+            "label": label, "scenario": scenario,
+        });
+        writeln!(file, "{line}").unwrap();
+    }
+    file
+}
+
+#[test]
+fn labels_of_which_the_judge_is_least_sure_teach_more_than_as_many_others() {
+    let file = mostly_one_rule();
+    let f1 = |draw: &str| {
+        let args = ["--across", "scenario", "--labels", "75", "--draw", draw, "--format", "json"];
+        let output = eval(file.path().to_str().unwrap(), &args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["all"]["f1"]["value"].as_f64().unwrap()
+    };
+    let (evenly, unsure) = (f1("evenly"), f1("unsure"));
+    assert!(unsure > evenly + 0.05, "{unsure} {evenly}");
+    let alone = eval(LABELLED, &["--draw", "unsure"]);
+    assert!(!alone.status.success() && String::from_utf8_lossy(&alone.stderr).contains("--labels"));
+}
+
 #[test]
 fn each_part_can_be_left_out_to_see_its_worth() {
     let whole = f1(&["--across", "scenario"]);

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use watchpost::alert::{Alert, Data, identity};
 use watchpost::clock::{Clock, Timestamp, Window};
 use watchpost::learning;
-use watchpost::store::alerts::{self, Handling};
+use watchpost::store::alerts::{self, Handling, Queueing};
+use watchpost::store::queue::{self, Judging};
 use watchpost::store::{Access, Store, history};
 use watchpost::triage::config::Trust;
 use watchpost::triage::judge::{Disposition, Judge};
@@ -53,17 +54,35 @@ impl Site {
 
     /// Of the judge that is in use now, without a model.
     async fn verdict(&self, alert: &Alert) -> Verdict {
-        let triager =
-            Triager::start(Settings::default(), || Err(ProviderError::Failed("there is none".into())));
+        without_a_model().triage(alert, self.known(alert), LIMIT).await.unwrap()
+    }
+
+    /// Saves it with its verdict, as the service does.
+    async fn save_judged(&self, alert: &Alert) {
+        let (saved, now) = (alert.clone(), alert.created_at);
+        let queueing = Queueing { hold_until: now, capacity: 10 };
+        let handling = Handling { webhooks: Vec::new(), triage: Some(queueing) };
+        self.store.write(move |tx| alerts::insert(tx, "five", &saved, &handling)).await.unwrap();
+        let judged =
+            without_a_model().judge(&Arc::new(alert.clone()), self.known(alert), LIMIT).await.unwrap();
+        let (id, judging) =
+            (alert.id.clone(), Judging { deliver: false, capacity: 10, trust: Trust::default() });
+        self.store.write(move |tx| queue::judge(tx, &id, judged, judging, now)).await.unwrap();
+    }
+
+    fn known(&self, alert: &Alert) -> Known {
         let history = self.store.read_here(|connection| history::look_up(connection, alert)).unwrap();
-        let known = Known { history, judge: Arc::clone(&self.judge.borrow()) };
-        triager.triage(alert, known, Duration::from_secs(60)).await.unwrap()
+        Known { history, judge: Arc::clone(&self.judge.borrow()) }
     }
 
     async fn until_judge(&mut self, is_so: impl FnMut(&Arc<Judge>) -> bool) -> String {
         let waited = tokio::time::timeout(Duration::from_secs(60), self.judge.wait_for(is_so)).await;
         waited.expect("the judge in time").unwrap().version.clone()
     }
+}
+
+fn without_a_model() -> Triager {
+    Triager::start(Settings::default(), || Err(ProviderError::Failed("there is none".into())))
 }
 
 fn learn(store: &Store, shutdown: &CancellationToken) -> watch::Receiver<Arc<Judge>> {
@@ -165,6 +184,43 @@ async fn closings_teach_the_judge_of_the_service_and_an_older_one_can_be_brought
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_of_which_the_judge_is_least_sure_are_listed_to_be_closed_first() {
+    let mut site = Site::start().await;
+    let known = alerts(0..30);
+    site.save(known.clone()).await;
+    export(&site.dir.path().join("known.jsonl"), &known);
+    site.run(&["close", "--import", "known.jsonl"]);
+    site.until_judge(|judge| judge.learned == (15, 15)).await;
+
+    let mut open = [alert(100, "backup"), alert(101, "mallory"), alert(102, "carol"), alert(103, "dave")];
+    open[3].rule.insert("id".into(), "others".into());
+    let none = site.run(&["alerts", "--unsure"]);
+    assert!(none.contains("no open alerts with a verdict"), "{none}");
+    for alert in &open {
+        site.save_judged(alert).await;
+    }
+    let listed = |args: &[&str]| -> Vec<String> {
+        let told = site.run(&[&["alerts", "--unsure", "--json"], args].concat());
+        told.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().into())
+            .collect()
+    };
+    let all = listed(&[]);
+    // First one whom nobody knows, and of a rule two at most.
+    assert_eq!((all.len(), &all[0]), (3, &open[2].id), "{all:?}");
+    assert!(all.contains(&open[3].id), "{all:?}");
+    assert_eq!(listed(&["--limit", "1"]), all[..1]);
+
+    let blind = |id: String| {
+        move |tx: &rusqlite::Transaction<'_>| tx.execute("UPDATE alerts SET is_blind = 1 WHERE id = ?1", [id])
+    };
+    site.store.write(blind(open[2].id.clone())).await.unwrap();
+    assert!(!listed(&[]).contains(&open[2].id), "that would tell of a verdict which nobody is to see yet");
+    site.run(&["close", &open[3].id, "--as", "fp", "--reason", "x"]);
+    assert!(!listed(&[]).contains(&open[3].id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_judge_is_said_replaced_by_the_formula_and_learned_again() {
     let mut site = Site::start().await;
     let known = alerts(0..20);
@@ -186,3 +242,5 @@ async fn a_damaged_judge_is_said_replaced_by_the_formula_and_learned_again() {
     site.judge = learn(&site.store, &site.shutdown);
     assert_eq!(site.until_judge(|judge| judge.learned == (10, 10)).await, version);
 }
+
+const LIMIT: Duration = Duration::from_secs(60);

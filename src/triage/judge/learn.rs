@@ -197,8 +197,7 @@ fn calibrate(lessons: &[&Lesson], parts: Parts, judge: &Judge) -> (f32, f32) {
         let judge = weigh(&seen, parts, judge);
         for (index, lesson) in lessons.iter().enumerate().filter(|(index, _)| held[*index]) {
             let sparse = judge.sparse(&lesson.features);
-            let text: f64 = judge.text_weights(&lesson.features).map(|(_, weight)| weight).sum();
-            let given = judge.odds(&lesson.features, &sparse) + text.min(super::MAX_TEXT_ODDS);
+            let given = judge.odds(&lesson.features, &sparse) + judge.text_odds(&lesson.features);
             odds.push((vec![(0, (given / ODDS_SCALE) as f32)], given));
             order.push(index);
         }

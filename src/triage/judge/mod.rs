@@ -8,6 +8,7 @@ pub mod features;
 mod fit;
 pub mod labelled;
 pub mod learn;
+pub mod unsure;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -117,17 +118,21 @@ impl Judge {
     pub fn judge(&self, features: &Features) -> Judgement {
         let sparse = self.sparse(features);
         let plain = self.odds(features, &sparse);
-        let text: Vec<(&str, f64)> = self.text_weights(features).collect();
-        let with = plain + text.iter().map(|(_, weight)| weight).sum::<f64>().min(MAX_TEXT_ODDS);
-        let (without, probability) = (rounded(self.probability(plain)), rounded(self.probability(with)));
+        let with = plain + self.text_odds(features);
+        let (without, probability) = (self.calibrated(plain), self.calibrated(with));
         Judgement {
             judge: self.version.clone(),
             probability,
             calibrated: self.is_calibrated(),
             disposition: Disposition::of(probability, self.is_calibrated(), features.is_empty),
             text_gap: rounded(probability - without),
-            why: self.why(features, &sparse, &text),
+            why: self.why(features, &sparse),
         }
+    }
+
+    /// [`Judgement::probability`] alone.
+    pub fn probability(&self, features: &Features) -> f64 {
+        self.calibrated(self.odds(features, &self.sparse(features)) + self.text_odds(features))
     }
 
     /// Without the text.
@@ -137,10 +142,16 @@ impl Judge {
         sparse.iter().fold(start, |sum, (place, amount)| sum + of(*place as usize) * f64::from(*amount))
     }
 
-    fn probability(&self, odds: f64) -> f64 {
+    /// Of the text.
+    fn text_odds(&self, features: &Features) -> f64 {
+        self.text_weights(features).map(|(_, weight)| weight).sum::<f64>().min(MAX_TEXT_ODDS)
+    }
+
+    /// The probability.
+    fn calibrated(&self, odds: f64) -> f64 {
         let (slope, intercept) = self.calibration.unwrap_or((1.0, 0.0));
         let odds = f64::from(slope) * odds + f64::from(intercept);
-        fit::probability(odds.clamp(-fit::MOST_ODDS, fit::MOST_ODDS))
+        rounded(fit::probability(odds.clamp(-fit::MOST_ODDS, fit::MOST_ODDS)))
     }
 
     /// Whether it has a weight for a word of a clean cell.
@@ -218,7 +229,7 @@ impl Judge {
         features.text.iter().filter_map(|word| Some((word.as_str(), f64::from(*self.text.get(word)?))))
     }
 
-    fn why(&self, features: &Features, sparse: &Sparse, text: &[(&str, f64)]) -> Vec<Reason> {
+    fn why(&self, features: &Features, sparse: &Sparse) -> Vec<Reason> {
         let words = self.words.iter().map(|(word, (at, _))| (*at, word.as_str()));
         let numbers = (self.words.len() as u32..).zip(NUMBERS);
         let names: HashMap<u32, &str> = words.chain(numbers).collect();
@@ -230,9 +241,8 @@ impl Judge {
             let weight = f64::from(*self.weights.get(*at as usize)?) * f64::from(*amount);
             Some(Reason { feature: (*names.get(at)?).to_owned(), weight })
         }));
-        why.extend(
-            text.iter().map(|(word, weight)| Reason { feature: format!("text: {word}"), weight: *weight }),
-        );
+        let text = self.text_weights(features);
+        why.extend(text.map(|(word, weight)| Reason { feature: format!("text: {word}"), weight }));
         why.retain(|reason| reason.weight.abs() >= LEAST_WEIGHT);
         why.sort_by(|one, other| other.weight.abs().total_cmp(&one.weight.abs()));
         why.truncate(MAX_WHY);
