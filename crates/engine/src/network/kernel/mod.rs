@@ -30,7 +30,9 @@ use crate::error::LoadError;
 pub(crate) enum Isa {
     Portable,
     #[cfg(target_arch = "x86_64")]
-    Avx2(avx2::Token),
+    Avx2(avx2::Token<false>),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(avx2::Token<true>),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Token),
     #[cfg(target_arch = "x86_64")]
@@ -77,6 +79,7 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             supported.extend(avx2::Token::detect().map(Self::Avx2));
+            supported.extend(avx2::Token::detect().map(Self::AvxVnni));
             supported.extend(avx512::Token::detect().map(Self::Avx512));
             supported.extend(amx::Token::detect().map(Self::Amx));
         }
@@ -103,6 +106,8 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(_) => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Self::Amx(_) => "amx",
@@ -117,6 +122,8 @@ impl Isa {
             Self::Portable => work.run_with(Plain::<{ cfg!(target_arch = "aarch64") }>),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(token) => token.run(work),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(token) => token.run(work),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.run(work),
             #[cfg(target_arch = "x86_64")]
@@ -139,6 +146,8 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(token) => token.multiply(tile, activations, out),
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(token) => token.multiply(tile, activations, out),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.multiply(tile, activations, out),
             #[cfg(target_arch = "x86_64")]
             Self::Amx(token) => token.multiply(tile, activations, out),
@@ -154,6 +163,8 @@ impl Isa {
             Self::Portable => portable::products(rounds),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(token) => token.products(rounds),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(token) => token.products(rounds),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.products(rounds),
             #[cfg(target_arch = "x86_64")]

@@ -88,6 +88,24 @@ fn a_row_has_the_same_bits_alone_and_among_others() {
     }
 }
 
+/// Where there are both.
+#[test]
+fn avx_vnni_gives_the_very_bits_of_avx2() {
+    let named = |name| Isa::supported().into_iter().find(|isa| isa.name() == name);
+    let (Some(avx2), Some(vnni)) = (named("avx2"), named("avxvnni")) else { return };
+    let (_, activations) = quantized(avx2, ROWS, COLUMNS);
+    for (kind, matrix) in matrices(COLUMNS) {
+        for rows in [1, 2, 3, 7, ROWS] {
+            let product = |isa: Isa| {
+                let mut out = vec![[0f32; TILE]; rows];
+                isa.multiply(matrix.tile(0), &activations[..rows * COLUMNS / 32], &mut out);
+                out
+            };
+            assert_eq!(product(vnni), product(avx2), "{kind}, {rows} rows");
+        }
+    }
+}
+
 #[test]
 fn the_largest_numbers_do_not_overflow() {
     // Every weight and every activation at the end of its range, of both signs.

@@ -7,9 +7,10 @@ use std::arch::x86_64::*;
 
 use super::super::Halves;
 use super::super::halves::check;
-use super::{Token, floats_of, store};
+use super::unpack::floats_of;
+use super::{Token, store};
 
-impl Halves for Token {
+impl<const VNNI: bool> Halves for Token<VNNI> {
     const FMA: bool = true;
 
     #[inline(always)]
