@@ -11,9 +11,10 @@ use watchpost::closing::{Decision, Label};
 use watchpost::learning;
 use watchpost::measure::Report;
 use watchpost::store::{Store, alerts, closings, history, judges, measured};
+use watchpost::triage::judge::Features;
 use watchpost::triage::judge::learn::{Lesson, Parts, learn};
 use watchpost::triage::opinion::Opinion;
-use watchpost::triage::{Draft, Known, Settings};
+use watchpost::triage::{Draft, Known, Settings, score};
 
 use crate::{Line, line, ms, percentile};
 
@@ -61,7 +62,26 @@ pub fn judge(
         "the last 50 alerts, and how many are like each",
         format!("{:.0} ms", ms(began.elapsed())),
     ));
+    lines.push(unsure(store, &runtime)?);
     Ok(lines)
+}
+
+/// With as many open alerts that have a verdict as are looked at.
+fn unsure(store: &Store, runtime: &tokio::runtime::Runtime) -> Result<Line> {
+    let open = store.read_here(|connection| alerts::list_open(connection, judges::MAX_UNSURE))?;
+    let found = open.iter().map(|stored| -> Result<judges::Found> {
+        let history = store.read_here(|connection| history::look_up(connection, &stored.alert))?;
+        let score = score::by_formula(&stored.alert);
+        Ok((stored.alert.id.as_str().into(), Features::of(&stored.alert, &history, score)))
+    });
+    let found: Vec<_> = found.collect::<Result<_>>()?;
+    runtime.block_on(store.write(move |tx| judges::keep_found(tx, &found)))?;
+    let began = Instant::now();
+    let (judge, _) = learning::current(store)?;
+    let listed = store.read_here(|connection| judges::unsure(connection, &judge, 50))?;
+    ensure!(listed.len() == 50, "{} listed", listed.len());
+    let what = format!("of the last {} open alerts the 50 of which the judge is least sure", open.len());
+    Ok(line(what, format!("{:.0} ms", ms(began.elapsed()))))
 }
 
 /// Threats on a tenth of the hosts, so that there is something to learn.

@@ -111,11 +111,11 @@ pub fn list_open(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<
     list_where(connection, IS_OPEN, limit)
 }
 
-/// Newest first, of alike ones within 24 hours the newest alone; of the last [`MAX_GROUPED`] alerts.
+/// Newest first, of alike ones within 24 hours the newest alone; of the last [`MAX_LISTED`] alerts.
 pub fn list_grouped(connection: &Connection, only_open: bool, limit: usize) -> rusqlite::Result<Vec<Stored>> {
     let condition = if only_open { IS_OPEN } else { "" };
     let mut select = connection.prepare(&format!(
-        "SELECT id, likeness, created_at FROM alerts {condition} ORDER BY created_at DESC, id LIMIT {MAX_GROUPED}"
+        "SELECT id, likeness, created_at FROM alerts {condition} ORDER BY created_at DESC, id LIMIT {MAX_LISTED}"
     ))?;
     let mut rows = select.query([])?;
     let mut newest: HashMap<i64, i64> = HashMap::new();
@@ -179,7 +179,8 @@ pub(super) const IS_OPEN: &str =
     "WHERE NOT EXISTS (SELECT 1 FROM closings WHERE alert_id = alerts.id AND undone_at_ms IS NULL)";
 const DAY_MS: i64 = 86_400_000;
 pub const MAX_ALIKE: usize = 1_000;
-pub const MAX_GROUPED: usize = 100_000;
+/// Of alerts that are looked at for a list whose order is not theirs.
+pub const MAX_LISTED: usize = 100_000;
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
     serde_json::from_str(text).map_err(|error| {

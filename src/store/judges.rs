@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use super::alerts::{IS_OPEN, parse};
+use super::alerts::{IS_OPEN, MAX_LISTED, parse};
 use super::closings::label_at;
 use super::rules::milliseconds;
 use super::{history, trust};
@@ -269,11 +269,13 @@ pub fn lessons(connection: &Connection) -> rusqlite::Result<(Vec<Lesson>, Vec<Fo
     Ok((lessons, found))
 }
 
-/// Ids of at most `limit` open alerts of which `judge` is least sure, of the last [`MAX_UNSURE`] that are open and have a verdict. Blind
-/// ones are left out: that they stand here would tell of their verdict.
+/// Ids of at most `limit` open alerts of which `judge` is least sure, of the last [`MAX_UNSURE`] that are open and have a verdict, among
+/// the last [`MAX_LISTED`] alerts. Blind ones are left out: that they stand here would tell of their verdict.
 pub fn unsure(connection: &Connection, judge: &Judge, limit: usize) -> rusqlite::Result<Vec<String>> {
     let mut open = connection.prepare(&format!(
-        "SELECT id, rule, features.body FROM alerts JOIN features ON alert_id = id {IS_OPEN} AND NOT is_blind
+        "SELECT id, rule, features.body
+         FROM (SELECT id, rule, created_at, is_blind FROM alerts ORDER BY created_at DESC, id LIMIT {MAX_LISTED}) AS alerts
+         JOIN features ON features.alert_id = id {IS_OPEN} AND NOT is_blind
          ORDER BY created_at DESC, id LIMIT {MAX_UNSURE}"
     ))?;
     let mut rows = open.query([])?;
