@@ -282,13 +282,15 @@ pub fn unsure(connection: &Connection, judge: &Judge, limit: usize) -> rusqlite:
     let (mut ids, mut candidates) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
-        match unpacked::<Features>(row.get_ref(2)?.as_blob()?) {
-            Ok(features) if features.is_current() => {
-                candidates.push((judge.probability(&features), row.get::<_, String>(1)?));
-                ids.push(id);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(alert = id, %error, "its features cannot be read"),
+        // Those of another watchpost, or damaged ones, are found again.
+        let kept = unpacked::<Features>(row.get_ref(2)?.as_blob()?).ok().filter(Features::is_current);
+        let features = match kept {
+            Some(features) => Some(features),
+            None => found_now(connection, &id)?,
+        };
+        if let Some(features) = features {
+            candidates.push((judge.probability(&features), row.get::<_, String>(1)?));
+            ids.push(id);
         }
     }
     let candidates = candidates.iter().map(|(probability, rule)| (*probability, rule.as_str()));

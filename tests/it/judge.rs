@@ -211,6 +211,11 @@ async fn those_of_which_the_judge_is_least_sure_are_listed_to_be_closed_first() 
     assert!(all.contains(&open[3].id), "{all:?}");
     assert_eq!(listed(&["--limit", "1"]), all[..1]);
 
+    // Those that another watchpost kept, or that are damaged, are found again.
+    let damage = |tx: &rusqlite::Transaction<'_>| tx.execute("UPDATE features SET body = x'00'", []);
+    site.store.write(damage).await.unwrap();
+    assert_eq!(listed(&[]), all);
+
     let blind = |id: String| {
         move |tx: &rusqlite::Transaction<'_>| tx.execute("UPDATE alerts SET is_blind = 1 WHERE id = ?1", [id])
     };

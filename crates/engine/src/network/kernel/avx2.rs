@@ -158,7 +158,8 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const VNNI: bool, const ROWS: u
             for part in 0..parts {
                 let pairs = part * 4 / parts..(part + 1) * 4 / parts;
                 let mut dots = if VNNI {
-                    // SAFETY: the features are those of this function, and the token says that there is AVX-VNNI.
+                    // SAFETY: the features are those of this function, and the token says that there is AVX-VNNI. Rows are
+                    // `columns` blocks apart in one slice.
                     unsafe { dots_by_vnni(token, &blocks.quants[b], first, pairs, &activations, columns) }
                 } else {
                     // SAFETY: the features are those of this function.
@@ -250,9 +251,10 @@ unsafe fn dots_of<Q: Pairs, const ROWS: usize, const HALVES: usize>(
     }
 }
 
-/// As [`dots_of`], of eight bits too as they are. Rows are `columns` blocks apart.
+/// As [`dots_of`], of eight bits too as they are.
 ///
-/// SAFETY: only where AVX2 is enabled, and with AVX-VNNI.
+/// SAFETY: only where AVX2 is enabled, and with AVX-VNNI. Each of the `activations` lies `columns` blocks behind the one before, in
+/// one slice.
 #[inline(always)]
 unsafe fn dots_by_vnni<Q: Pairs, const VNNI: bool, const ROWS: usize, const HALVES: usize>(
     token: Token<VNNI>,
@@ -262,7 +264,7 @@ unsafe fn dots_by_vnni<Q: Pairs, const VNNI: bool, const ROWS: usize, const HALV
     activations: &[&QuantizedBlock; ROWS],
     columns: usize,
 ) -> [[__m256i; HALVES]; ROWS] {
-    // SAFETY: the caller has the features.
+    // SAFETY: the caller has the features, and the blocks lie as `dot4` wants them.
     unsafe {
         let mut dots = [[_mm256_setzero_si256(); HALVES]; ROWS];
         for pair in pairs {
@@ -320,9 +322,11 @@ fn dot<const VNNI: bool>(_: Token<VNNI>, mut sums: __m256i, quants: __m256i, wor
 /// As [`dot`], of two halves with `word` and the three that follow it at distances of `stride` bytes. Only with AVX-VNNI.
 ///
 /// As [`dot`] alone, each word takes a load of its address, and more registers than there are.
+///
+/// SAFETY: there are readable words at these three distances.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn dot4<const VNNI: bool>(
+unsafe fn dot4<const VNNI: bool>(
     _: Token<VNNI>,
     [a, b, c, d, e, f, g, h]: &mut [__m256i; 8],
     [low, high]: [__m256i; 2],
@@ -330,8 +334,8 @@ fn dot4<const VNNI: bool>(
     stride: usize,
 ) {
     assert!(VNNI, "a token for the instruction");
-    // SAFETY: the token says that the processor has the instruction. Four bytes of `word` are read and of the same word in the
-    // blocks of the next three rows, and only the sums are written.
+    // SAFETY: the token says that the processor has the instruction. Four bytes are read of `word` and at three
+    // distances where the caller promises words, and only the sums are written.
     unsafe {
         asm!(
             "vpbroadcastd {one}, dword ptr [{word}]",
