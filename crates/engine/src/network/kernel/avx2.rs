@@ -146,10 +146,10 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const VNNI: bool, const ROWS: u
     }
     let log_of_zero = _mm_cvtsi32_si128(Q::BITS as i32 - 1);
     for (at, blocks) in tile.iter().enumerate() {
-        if ahead && first == 0 {
-            fetch_beyond(blocks);
-        }
         for b in 0..N {
+            if ahead && first == 0 {
+                fetch_beyond(blocks, b, N);
+            }
             let mut activations = [&rows[0][at * N + b]; ROWS];
             for m in 1..ROWS {
                 activations[m] = &rows[m][at * N + b];
@@ -411,14 +411,14 @@ fn float_rows<F: Column, const ROWS: usize>(
 ) {
     let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
     for (at, block) in tile.iter().enumerate() {
-        if ahead {
-            fetch_beyond(block);
-        }
         let mut inputs = [[0.0; BLOCK]; ROWS];
         for m in 0..ROWS {
             inputs[m] = activations[m * tile.len() + at].floats();
         }
         for (i, column) in block.columns.iter().enumerate() {
+            if ahead {
+                fetch_beyond(block, i, BLOCK);
+            }
             let [low, high] = column.as_chunks().0 else { unreachable!("a column has 16 rows") };
             // SAFETY: the features are those of this function.
             let (low, high) = unsafe { (F::column(low), F::column(high)) };

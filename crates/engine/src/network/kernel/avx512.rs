@@ -97,10 +97,10 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize>(
     let mut sums = [_mm512_setzero_ps(); ROWS];
     let log_of_zero = _mm_cvtsi32_si128(Q::BITS as i32 - 1);
     for (at, blocks) in tile.iter().enumerate() {
-        if ahead {
-            fetch_beyond(blocks);
-        }
         for b in 0..N {
+            if ahead {
+                fetch_beyond(blocks, b, N);
+            }
             let mut activations = [&rows[0][at * N + b]; ROWS];
             for m in 1..ROWS {
                 activations[m] = &rows[m][at * N + b];
@@ -176,14 +176,14 @@ fn float_rows<F: Column, const ROWS: usize>(
     // Even and odd columns, so that a sum need not wait for the one before.
     let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
     for (at, block) in tile.iter().enumerate() {
-        if ahead {
-            fetch_beyond(block);
-        }
         let mut inputs = [[0.0; BLOCK]; ROWS];
         for m in 0..ROWS {
             inputs[m] = activations[m * tile.len() + at].floats();
         }
         for (i, columns) in block.columns.as_chunks::<2>().0.iter().enumerate() {
+            if ahead {
+                fetch_beyond(block, i, BLOCK / 2);
+            }
             // SAFETY: the features are those of this function.
             let (even, odd) = unsafe { (F::column(&columns[0]), F::column(&columns[1])) };
             for m in 0..ROWS {

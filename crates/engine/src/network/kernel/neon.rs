@@ -8,7 +8,7 @@ use super::panel::{Unpacked, Wide, panels};
 use super::{Halves, Lanes};
 use crate::network::packed::{
     BLOCK, Bf16, Blocks, Eight, F16, Five, Float, Floats, Four, Integers, Nested, NestedHalves, Plain,
-    QuantizedBlock, Quants, Scales, Six, TILE, WithMinima, dispatch,
+    QuantizedBlock, Quants, Scales, Six, SixBits, TILE, WithMinima, dispatch,
 };
 
 /// Proof that this processor has what the functions here are compiled for. Every one has NEON, which includes fused
@@ -399,13 +399,20 @@ impl Factors for Nested {
     #[inline(always)]
     unsafe fn scale_factors(&self, block: usize, _: usize, quarter: usize) -> float32x4_t {
         // SAFETY: the caller has the features.
-        unsafe { vmulq_f32(halves(&self.scale, quarter), unsigned(&self.scales[block], quarter)) }
+        unsafe {
+            let (low, high) = six_bits(&self.factors[block], quarter);
+            vmulq_f32(halves(&self.scale, quarter), floats_of_bytes(joined(low, vshl_n_u8::<4>(high))))
+        }
     }
 
     #[inline(always)]
     unsafe fn minimum_factors(&self, block: usize, quarter: usize) -> float32x4_t {
         // SAFETY: the caller has the features.
-        unsafe { vmulq_f32(halves(&self.minimum, quarter), unsigned(&self.minima[block], quarter)) }
+        unsafe {
+            let (low, high) = six_bits(&self.factors[block], quarter);
+            let factors = joined(vshr_n_u8::<4>(low), vshl_n_u8::<2>(high));
+            vmulq_f32(halves(&self.minimum, quarter), floats_of_bytes(factors))
+        }
     }
 }
 
@@ -529,9 +536,24 @@ fn halves(bits: &[u16; TILE], quarter: usize) -> float32x4_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn unsigned(bytes: &[u8; TILE], quarter: usize) -> float32x4_t {
-    let bytes = vcreate_u8(u64::from(u32::from_le_bytes(bytes.as_chunks().0[quarter])));
+fn floats_of_bytes(bytes: uint8x8_t) -> float32x4_t {
     vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))
+}
+
+/// Four bytes of `low`, and for each of their rows a byte whose low half holds what is in `high`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn six_bits(factors: &SixBits, quarter: usize) -> (uint8x8_t, uint8x8_t) {
+    let four = |bytes: &[u8], at: usize| vcreate_u8(u64::from(u32::from_le_bytes(bytes.as_chunks().0[at])));
+    let high = four(&factors.high, quarter % 2);
+    (four(&factors.low, quarter), if quarter < 2 { high } else { vshr_n_u8::<4>(high) })
+}
+
+/// Of each byte, bits 0 to 3 of `low` and bits 4 and 5 of `high`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn joined(low: uint8x8_t, high: uint8x8_t) -> uint8x8_t {
+    vorr_u8(vand_u8(low, vdup_n_u8(15)), vand_u8(high, vdup_n_u8(0x30)))
 }
 
 #[inline]

@@ -127,14 +127,23 @@ pub(crate) struct WithMinima {
     pub(crate) minima: [u16; TILE],
 }
 
-/// Scale of block `b` = `scale` * `scales[b]`, and the same of minima (Q4_K, Q5_K).
+/// Scale of block `b` = `scale` * a factor of 6 bits, and the same of minima (Q4_K, Q5_K).
 #[derive(Clone)]
 #[repr(C)]
 pub(crate) struct Nested {
-    pub(crate) scales: [[u8; TILE]; 8],
-    pub(crate) minima: [[u8; TILE]; 8],
+    pub(crate) factors: [SixBits; 8],
     pub(crate) scale: [u16; TILE],
     pub(crate) minimum: [u16; TILE],
+}
+
+/// Factors of a block's scales and minima, of 6 bits each. The low four bits of row `i`'s scale are the low half of
+/// `low[i]`, its minimum's the high half. The other two of its scale are bits 0 and 1 of byte `i` of `high`, its
+/// minimum's bits 2 and 3; of row `8 + i` bits 4 to 7.
+#[derive(Clone)]
+#[repr(C)]
+pub(crate) struct SixBits {
+    pub(crate) low: [u8; TILE],
+    pub(crate) high: [u8; TILE / 2],
 }
 
 /// Scale of half `h` of block `b` = `scale` * `scales[2b + h]` (Q6_K).
@@ -305,15 +314,39 @@ unsafe impl FromFile for Nested {
         self.minimum[row] = u16::from_le_bytes([file[2], file[3]]);
         // Eight scales and minima of 6 bits in 12 bytes.
         let packed = &file[4..16];
-        for block in 0..8 {
-            (self.scales[block][row], self.minima[block][row]) = match block {
+        for (block, factors) in self.factors.iter_mut().enumerate() {
+            let (scale, minimum) = match block {
                 0..4 => (packed[block] & 63, packed[block + 4] & 63),
                 _ => (
                     (packed[block + 4] & 15) | (packed[block - 4] >> 6 << 4),
                     (packed[block + 4] >> 4) | (packed[block] >> 6 << 4),
                 ),
             };
+            factors.low[row] = scale & 15 | minimum << 4;
+            factors.high[row % 8] |= (scale >> 4 | minimum >> 4 << 2) << (row / 8 * 4);
         }
+    }
+}
+
+impl SixBits {
+    #[inline(always)]
+    fn scales(&self) -> [u8; TILE] {
+        let mut scales = [0; TILE];
+        for i in 0..TILE / 2 {
+            scales[i] = self.low[i] & 15 | self.high[i] << 4 & 0x30;
+            scales[8 + i] = self.low[8 + i] & 15 | self.high[i] & 0x30;
+        }
+        scales
+    }
+
+    #[inline(always)]
+    fn minima(&self) -> [u8; TILE] {
+        let mut minima = [0; TILE];
+        for i in 0..TILE / 2 {
+            minima[i] = self.low[i] >> 4 | self.high[i] << 2 & 0x30;
+            minima[8 + i] = self.low[8 + i] >> 4 | self.high[i] >> 2 & 0x30;
+        }
+        minima
     }
 }
 
@@ -323,12 +356,12 @@ impl Scales for Nested {
 
     #[inline(always)]
     fn scales(&self, block: usize, _: usize) -> [f32; TILE] {
-        scaled(&self.scale, &self.scales[block])
+        scaled(&self.scale, &self.factors[block].scales())
     }
 
     #[inline(always)]
     fn minima(&self, block: usize) -> [f32; TILE] {
-        scaled(&self.minimum, &self.minima[block])
+        scaled(&self.minimum, &self.factors[block].minima())
     }
 }
 

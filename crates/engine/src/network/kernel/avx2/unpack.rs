@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use crate::network::kernel::panel::{Unpacked, Wide};
 use crate::network::packed::{
-    Bf16, Eight, F16, Five, Float, Four, Nested, NestedHalves, Plain, Quants, Scales, Six, TILE, WithMinima,
+    Bf16, Eight, F16, Five, Float, Four, Nested, NestedHalves, Plain, Quants, Scales, Six, SixBits, TILE,
+    WithMinima,
 };
 
 pub(super) trait Pairs: Quants {
@@ -123,26 +124,26 @@ impl Factors for WithMinima {
 impl Factors for Nested {
     #[inline(always)]
     unsafe fn scale_factors(&self, block: usize, _: usize, half: usize) -> __m256 {
-        // SAFETY: the caller has the features; what is read lies within the array.
+        // SAFETY: the caller has the features.
         unsafe {
+            let (low, high) = six_bits(&self.factors[block], half);
+            let factors = joined(low, _mm_slli_epi16(high, 4));
             _mm256_mul_ps(
                 halves(&self.scale.as_chunks().0[half]),
-                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(
-                    self.scales[block][half * 8..].as_ptr().cast(),
-                ))),
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(factors)),
             )
         }
     }
 
     #[inline(always)]
     unsafe fn minimum_factors(&self, block: usize, half: usize) -> __m256 {
-        // SAFETY: the caller has the features; what is read lies within the array.
+        // SAFETY: the caller has the features.
         unsafe {
+            let (low, high) = six_bits(&self.factors[block], half);
+            let factors = joined(_mm_srli_epi16(low, 4), _mm_slli_epi16(high, 2));
             _mm256_mul_ps(
                 halves(&self.minimum.as_chunks().0[half]),
-                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(
-                    self.minima[block][half * 8..].as_ptr().cast(),
-                ))),
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(factors)),
             )
         }
     }
@@ -222,6 +223,24 @@ pub(super) fn floats_of(floats: &[f32; TILE], half: usize) -> __m256 {
     let floats = &floats.as_chunks::<8>().0[half];
     // SAFETY: the reference is to 32 readable bytes, and the instruction asks for no alignment.
     unsafe { _mm256_loadu_ps(floats.as_ptr()) }
+}
+
+/// Eight bytes of `low`, and for each of their rows a byte whose low half holds what is in `high`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn six_bits(factors: &SixBits, half: usize) -> (__m128i, __m128i) {
+    let low = &factors.low.as_chunks::<8>().0[half];
+    // SAFETY: the references are to 8 readable bytes, and the instructions ask for no alignment.
+    let (low, high) =
+        unsafe { (_mm_loadl_epi64(low.as_ptr().cast()), _mm_loadl_epi64(factors.high.as_ptr().cast())) };
+    (low, if half == 0 { high } else { _mm_srli_epi16(high, 4) })
+}
+
+/// Of each byte, bits 0 to 3 of `low` and bits 4 and 5 of `high`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn joined(low: __m128i, high: __m128i) -> __m128i {
+    _mm_or_si128(_mm_and_si128(low, _mm_set1_epi8(15)), _mm_and_si128(high, _mm_set1_epi8(0x30)))
 }
 
 #[inline]

@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use crate::network::packed::{
-    Bf16, Eight, F16, Five, Float, Four, Nested, NestedHalves, Plain, Quants, Scales, Six, TILE, WithMinima,
+    Bf16, Eight, F16, Five, Float, Four, Nested, NestedHalves, Plain, Quants, Scales, Six, SixBits, TILE,
+    WithMinima,
 };
 
 pub(crate) trait Pairs: Quants {
@@ -109,23 +110,21 @@ impl Factors for WithMinima {
 impl Factors for Nested {
     #[inline(always)]
     unsafe fn scale_factors(&self, block: usize, _: usize) -> __m512 {
-        // SAFETY: the caller has the features; what is read lies within the array.
+        // SAFETY: the caller has the features.
         unsafe {
-            _mm512_mul_ps(
-                halves(&self.scale),
-                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(self.scales[block].as_ptr().cast()))),
-            )
+            let (low, high) = six_bits(&self.factors[block]);
+            let factors = joined(low, _mm_slli_epi16(high, 4));
+            _mm512_mul_ps(halves(&self.scale), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(factors)))
         }
     }
 
     #[inline(always)]
     unsafe fn minimum_factors(&self, block: usize) -> __m512 {
-        // SAFETY: the caller has the features; what is read lies within the array.
+        // SAFETY: the caller has the features.
         unsafe {
-            _mm512_mul_ps(
-                halves(&self.minimum),
-                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(self.minima[block].as_ptr().cast()))),
-            )
+            let (low, high) = six_bits(&self.factors[block]);
+            let factors = joined(_mm_srli_epi16(low, 4), _mm_slli_epi16(high, 2));
+            _mm512_mul_ps(halves(&self.minimum), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(factors)))
         }
     }
 }
@@ -189,6 +188,24 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 pub(crate) fn floats_of(floats: &[f32; TILE]) -> __m512 {
     // SAFETY: the reference is to 64 readable bytes, and the instruction asks for no alignment.
     unsafe { _mm512_loadu_ps(floats.as_ptr()) }
+}
+
+/// The bytes of `low`, and for each row a byte whose low half holds what is in `high`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn six_bits(factors: &SixBits) -> (__m128i, __m128i) {
+    // SAFETY: the references are to 16 and 8 readable bytes, and the instructions ask for no alignment.
+    let (low, high) = unsafe {
+        (_mm_loadu_si128(factors.low.as_ptr().cast()), _mm_loadl_epi64(factors.high.as_ptr().cast()))
+    };
+    (low, _mm_unpacklo_epi64(high, _mm_srli_epi16(high, 4)))
+}
+
+/// Of each byte, bits 0 to 3 of `low` and bits 4 and 5 of `high`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn joined(low: __m128i, high: __m128i) -> __m128i {
+    _mm_or_si128(_mm_and_si128(low, _mm_set1_epi8(15)), _mm_and_si128(high, _mm_set1_epi8(0x30)))
 }
 
 #[inline]
