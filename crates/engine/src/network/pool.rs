@@ -1,9 +1,10 @@
 //! The threads that compute. The calling thread works too and needs none of the others: a worker that the system does
 //! not run takes no work, so a busy processor slows a forward pass in proportion and never stalls it.
 //!
-//! A region is a number of chunks. Whoever is free takes some by a compare-and-swap of one word, which holds the
-//! region's number and how many chunks are left: a worker that slept through a region cannot take from the next by
-//! mistake.
+//! A region is a number of chunks, of which each thread has a share of consecutive ones: so it reads weights as one
+//! stream, and what it asks for ahead is for itself. Whoever has finished its own share takes from the others'. It takes
+//! by a compare-and-swap of one word, which holds the region's number and how many chunks of the share are left: a
+//! worker that slept through a region cannot take from the next by mistake.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -19,12 +20,14 @@ pub(crate) struct Pool {
 }
 
 struct Shared {
-    /// Number of the region in the upper half, its chunks that nobody has taken in the lower.
-    left: Line<AtomicU64>,
+    /// Of the region under way, or of the last.
+    number: Line<AtomicU32>,
+    /// Of each thread, the caller first: number of the region in the upper half, chunks of its share that nobody has
+    /// taken in the lower.
+    shares: Box<[Line<AtomicU64>]>,
     finished: Line<AtomicU32>,
     /// Of the region under way. Read only by who has taken a chunk of it.
     region: AtomicPtr<Region<'static>>,
-    threads: u32,
     niceness: u8,
     /// Whether a region is under way.
     busy: AtomicBool,
@@ -44,6 +47,13 @@ struct Region<'a> {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
+impl Region<'_> {
+    /// Where the share of thread `i` of `threads` begins.
+    fn first_of(&self, i: usize, threads: usize) -> u32 {
+        (u64::from(self.count) * i as u64 / threads as u64) as u32
+    }
+}
+
 /// Alone in its cache lines (processors fetch them in pairs).
 #[repr(align(128))]
 struct Line<T>(T);
@@ -58,10 +68,10 @@ impl Pool {
             chosen => chosen.min(MOST_THREADS),
         };
         let shared = Arc::new(Shared {
-            left: Line(AtomicU64::new(0)),
+            number: Line(AtomicU32::new(0)),
+            shares: (0..threads).map(|_| Line(AtomicU64::new(0))).collect(),
             finished: Line(AtomicU32::new(0)),
             region: AtomicPtr::default(),
-            threads: threads as u32,
             niceness: niceness.min(19),
             busy: AtomicBool::new(false),
             passes: AtomicU32::new(0),
@@ -74,13 +84,13 @@ impl Pool {
         for i in 1..threads {
             let shared = pool.shared.clone();
             let worker = std::thread::Builder::new().name(format!("model-{i}"));
-            pool.workers.push(worker.spawn(move || shared.work())?);
+            pool.workers.push(worker.spawn(move || shared.work(i))?);
         }
         Ok(pool)
     }
 
     pub(crate) fn threads(&self) -> usize {
-        self.shared.threads as usize
+        self.shared.shares.len()
     }
 
     /// Runs `work` with the workers awake, so that [`Pool::chunks`] need not wake them one by one.
@@ -156,10 +166,14 @@ impl Shared {
         let region = Region { work, count, panicked: AtomicBool::new(false), panic: Mutex::new(None) };
         self.region.store((&raw const region).cast_mut().cast(), Relaxed);
         self.finished.0.store(0, Relaxed);
-        let number = (self.left.0.load(Relaxed) >> 32).wrapping_add(1);
-        self.left.0.store(number << 32 | u64::from(count), Release);
+        let number = self.number.0.load(Relaxed).wrapping_add(1);
+        for (i, share) in self.shares.iter().enumerate() {
+            let chunks = region.first_of(i + 1, self.shares.len()) - region.first_of(i, self.shares.len());
+            share.0.store(u64::from(number) << 32 | u64::from(chunks), Release);
+        }
+        self.number.0.store(number, Release);
 
-        while self.some() {}
+        while self.some(0) {}
         let mut wait = Wait::new();
         while self.finished.0.load(Acquire) < count {
             wait.a_little();
@@ -170,23 +184,24 @@ impl Shared {
         }
     }
 
-    /// Takes and runs some chunks of the region under way; false where none is left.
-    fn some(&self) -> bool {
-        let seen = self.left.0.load(Acquire);
+    /// Takes and runs some chunks of the region under way, of the share of thread `own` if any are left there; false where
+    /// none is left at all.
+    fn some(&self, own: usize) -> bool {
+        let threads = self.shares.len();
+        let mut found = (own..own + threads).map(|i| (i % threads, self.shares[i % threads].0.load(Acquire)));
+        let Some((owner, seen)) = found.find(|(_, seen)| *seen as u32 > 0) else { return false };
         let left = seen as u32;
-        if left == 0 {
-            return false;
-        }
         // Fewer towards the end, so that all finish at about the same time.
-        let taken = (left / (4 * self.threads)).max(1);
-        if self.left.0.compare_exchange(seen, seen - u64::from(taken), AcqRel, Relaxed).is_err() {
+        let taken = (left / if owner == own { 8 } else { 4 }).max(1);
+        let share = &self.shares[owner].0;
+        if share.compare_exchange(seen, seen - u64::from(taken), AcqRel, Relaxed).is_err() {
             return true;
         }
         // SAFETY: some chunks of the region were left, so its caller was waiting and still waits for those taken now:
         // until they are finished the pointer stays as it is, and what it points to lives.
         let region = unsafe { &*self.region.load(Relaxed) };
         if !region.panicked.load(Relaxed) {
-            let first = region.count - left;
+            let first = region.first_of(owner + 1, threads) - left;
             let run = || (first..first + taken).for_each(region.work);
             if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
                 region.panicked.store(true, Relaxed);
@@ -197,22 +212,24 @@ impl Shared {
         true
     }
 
-    /// The life of a worker.
-    fn work(&self) {
+    /// The life of a worker, which is thread `own`.
+    fn work(&self, own: usize) {
         if self.niceness > 0 {
             give_way(self.niceness);
         }
-        let mut wait = Wait::new();
-        let mut turn = Instant::now();
+        let (mut wait, mut turn, mut finished) = (Wait::new(), Instant::now(), 0);
         while !self.closing.load(Relaxed) {
-            if self.some() {
-                wait = Wait::new();
-                // If another program wants this processor, better now than in the middle of a chunk, for which the
-                // caller would have to wait.
-                if turn.elapsed() > TURN {
-                    std::thread::yield_now();
-                    turn = Instant::now();
+            let number = self.number.0.load(Acquire);
+            if number != finished {
+                while self.some(own) {
+                    // If another program wants this processor, better now than in the middle of a chunk, for which the
+                    // caller would have to wait.
+                    if turn.elapsed() > TURN {
+                        std::thread::yield_now();
+                        turn = Instant::now();
+                    }
                 }
+                (wait, finished) = (Wait::new(), number);
             } else if self.passes.load(Relaxed) > 0 || wait.lasted() < LINGER {
                 wait.a_little();
             } else {
@@ -375,9 +392,8 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         let done = Mutex::new(Vec::new());
         pool.shared.region(100, &|i| done.lock().unwrap().push(i));
-        let mut done = done.into_inner().unwrap();
-        done.sort_unstable();
-        assert_eq!(done, (0..100).collect::<Vec<_>>());
+        // In order, for what a chunk asks for ahead is what the next one needs.
+        assert_eq!(done.into_inner().unwrap(), (0..100).collect::<Vec<_>>());
     }
 
     #[test]
