@@ -106,11 +106,7 @@ impl Lanes for Quantize<'_> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         for (input, output) in self.input.as_chunks::<BLOCK>().0.iter().zip(self.output) {
-            let mut lanes = [0f32; 16];
-            for i in 0..16 {
-                lanes[i] = input[i].abs().max(input[i + 16].abs());
-            }
-            let largest = lanes.iter().fold(0f32, |largest, x| largest.max(*x));
+            let largest = largest(input);
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
             let mut quants = [0i32; BLOCK];
             for i in 0..BLOCK {
@@ -123,7 +119,10 @@ impl Lanes for Quantize<'_> {
                     *minus = minus.wrapping_sub(*quant);
                 }
             }
-            let bytes = quants.map(|quant| quant as u8);
+            let mut bytes = [0; BLOCK];
+            for i in 0..BLOCK {
+                bytes[i] = quants[i] as u8;
+            }
             for (word, bytes) in output.words.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 *word = i32::from_le_bytes(*bytes);
             }
@@ -241,6 +240,22 @@ pub(super) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 #[inline(always)]
 pub(super) fn sum(lanes: [f32; 16]) -> f32 {
     lanes.iter().sum()
+}
+
+/// The largest absolute value: half by half, which is faster than one after the other, and as exact.
+#[inline(always)]
+fn largest(input: &[f32; BLOCK]) -> f32 {
+    let mut numbers = [0f32; BLOCK];
+    for i in 0..BLOCK {
+        numbers[i] = input[i].abs();
+    }
+    for half in [16, 8, 4, 2, 1] {
+        for i in 0..half {
+            // Not `f32::max`, which takes four instructions.
+            numbers[i] = if numbers[i] > numbers[i + half] { numbers[i] } else { numbers[i + half] };
+        }
+    }
+    numbers[0]
 }
 
 /// 1.5 * 2^23: a float this large has no fraction.

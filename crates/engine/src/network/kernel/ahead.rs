@@ -1,4 +1,4 @@
-//! Asking for weights before they are needed: few rows wait for memory alone, and a processor that follows a stream by
+//! Asking for weights, keys and values before they are needed: few rows wait for memory alone, and a processor that follows a stream by
 //! itself begins anew at each page.
 
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -12,6 +12,15 @@ pub(super) fn fetch_beyond<T>(here: &T, part: usize, parts: usize) {
     for line in part * lines / parts..(part + 1) * lines / parts {
         // SAFETY: a hint that reads nothing, whatever lies there.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(LINE * line)) };
+    }
+}
+
+/// Asks for `numbers`.
+#[inline(always)]
+pub(super) fn fetch(numbers: &[u16]) {
+    for line in numbers.chunks(LINE / size_of::<u16>()) {
+        // SAFETY: a hint that reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
 }
 

@@ -6,7 +6,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use self::unpack::{Column, Factors, Pairs, floats_of};
-use super::ahead::fetch_beyond;
+use super::ahead::{fetch, fetch_beyond};
 use super::halves::check;
 use super::{Halves, Lanes};
 use crate::network::packed::{BLOCK, Blocks, Floats, Integers, QuantizedBlock, TILE, dispatch};
@@ -235,6 +235,11 @@ impl Halves for Token {
                 }
             }
         }
+    }
+
+    #[inline(always)]
+    fn ask(self, numbers: &[u16]) {
+        fetch(numbers);
     }
 }
 

@@ -15,6 +15,10 @@ pub(crate) trait Halves: Copy {
         numbers: [&[u16]; T],
         stride: usize,
     );
+
+    /// Asks for `numbers` before they are needed.
+    #[inline(always)]
+    fn ask(self, _numbers: &[u16]) {}
 }
 
 /// Without intrinsics.

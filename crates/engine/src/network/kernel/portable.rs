@@ -16,7 +16,10 @@ fn integers<Q: Quants, S: Scales, const N: usize>(
 ) {
     for (at, blocks) in tile.iter().enumerate() {
         for (b, quants) in blocks.quants.iter().enumerate() {
-            let weights = quants.widen().map(|quant| i16::from(quant) - zero::<Q, S>() as i16);
+            let mut weights = [0; TILE * BLOCK];
+            for (weight, quant) in weights.iter_mut().zip(quants.widen()) {
+                *weight = i16::from(quant) - zero::<Q, S>() as i16;
+            }
             let (scales, minima) =
                 ([0, 1].map(|half| blocks.scales.scales(b, half)), blocks.scales.minima(b));
             for (row, sums) in activations.chunks_exact(tile.len() * N).zip(&mut *out) {
@@ -46,7 +49,10 @@ fn integers<Q: Quants, S: Scales, const N: usize>(
 
 fn floats<F: Float>(tile: &[Floats<F>], activations: &[QuantizedBlock], out: &mut [[f32; TILE]]) {
     for (at, block) in tile.iter().enumerate() {
-        let columns = block.columns.map(|column| column.map(F::to_f32));
+        let mut columns = [[0.0; TILE]; BLOCK];
+        for (float, number) in columns.as_flattened_mut().iter_mut().zip(block.columns.as_flattened()) {
+            *float = number.to_f32();
+        }
         for (row, sums) in activations.chunks_exact(tile.len()).zip(&mut *out) {
             let inputs = row[at].floats();
             for column in 0..BLOCK {

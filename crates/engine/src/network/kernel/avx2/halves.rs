@@ -9,6 +9,7 @@ use super::super::Halves;
 use super::super::halves::check;
 use super::unpack::floats_of;
 use super::{Token, store};
+use crate::network::kernel::ahead::fetch;
 
 impl<const VNNI: bool> Halves for Token<VNNI> {
     const FMA: bool = true;
@@ -35,6 +36,11 @@ impl<const VNNI: bool> Halves for Token<VNNI> {
                 _ => blocks::<N, T, 4, 2>(sums, factors, numbers, stride, count),
             }
         }
+    }
+
+    #[inline(always)]
+    fn ask(self, numbers: &[u16]) {
+        fetch(numbers);
     }
 }
 
