@@ -63,6 +63,7 @@ impl Kernels {
             match &layer.mixing {
                 Mixing::Attention(attention) => {
                     let angles = if attention.window.is_some() { &local } else { &global };
+                    self.expect(from_ref(&attention.output.matrix));
                     let heads = self.project(attention, attentions, pieces, angles, &rows);
                     // Once the last keys and values are kept, only rows that somebody asks for are worth going on with: of
                     // most of a prompt, none.
@@ -75,16 +76,21 @@ impl Kernels {
                         }
                     }
                     let mixed = self.attend(attention, attentions, pieces, &asked, &heads);
+                    self.expect(layer.feed_forward.first());
                     self.add(&attention.output, &mixed, layer.mixing_norm.as_deref(), &mut hidden);
                     attentions += 1;
                 }
                 Mixing::Convolution(convolution) => {
+                    self.expect(from_ref(&convolution.output.matrix));
                     let mixed = self.convolve(convolution, remembered, pieces, &rows);
+                    self.expect(layer.feed_forward.first());
                     self.add(&convolution.output, &mixed, layer.mixing_norm.as_deref(), &mut hidden);
                     remembered += (convolution.width - 1) * shape.hidden;
                 }
             }
-            self.feed_forward(layer, rows, &mut hidden);
+            let then =
+                self.weights.layers.get(number + 1).map_or_else(|| self.head(), |layer| layer.mixing.first());
+            self.feed_forward(layer, rows, &mut hidden, then);
         }
         for piece in &mut *pieces {
             piece.sequence.grow(piece.tokens.len());
@@ -227,13 +233,21 @@ impl Kernels {
         quantized
     }
 
-    /// `mixed`: the rows that the mixing was given.
-    fn feed_forward(&self, layer: &Layer<Packer>, mixed: Vec<QuantizedBlock>, hidden: &mut [f32]) {
+    /// `mixed`: the rows that the mixing was given. `then`: the matrices that come next.
+    fn feed_forward(
+        &self,
+        layer: &Layer<Packer>,
+        mixed: Vec<QuantizedBlock>,
+        hidden: &mut [f32],
+        then: &[Packed],
+    ) {
         match &layer.feed_forward {
             FeedForward::Dense { norm, part: Dense { gate_and_up, bias, down } } => {
                 let rows = norm.as_ref().map_or(mixed, |norm| self.normalize(hidden, norm));
+                self.expect(from_ref(&down.matrix));
                 let tiles = self.multiply(gate_and_up, &rows);
                 let active = self.activate(tiles.rows, |i, row| tiles.row(i, bias.as_deref(), row));
+                self.expect(then);
                 self.add(down, &active, layer.down_norm.as_deref(), hidden);
             }
             FeedForward::Experts { norm, router, experts, used } => {
@@ -351,6 +365,26 @@ impl Kernels {
         })
     }
 
+    /// The matrix that gives the logits.
+    fn head(&self) -> &[Packed] {
+        from_ref(self.weights.head.as_ref().map_or(&self.weights.embedding, |head| &head.matrix))
+    }
+
+    /// Says which matrices are multiplied after those that come now, if that is known.
+    fn expect(&self, matrices: &[Packed]) {
+        let tiles: usize = matrices.iter().map(Packed::tiles).sum();
+        self.pool.expect(|share| {
+            let mut first = tiles * share / self.pool.threads();
+            for matrix in matrices {
+                if first < matrix.tiles() {
+                    return matrix.place(first);
+                }
+                first -= matrix.tiles();
+            }
+            (std::ptr::null(), 0)
+        });
+    }
+
     /// Matrices of as many columns, one above the other, times the same rows: one wait for the threads instead of several.
     fn multiply(&self, matrices: &[Packed], activations: &[QuantizedBlock]) -> Tiles {
         let rows = activations.len() * BLOCK / matrices[0].columns;
@@ -419,11 +453,9 @@ impl Kernels {
     fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let (vocab, scales) = (self.shape.vocab, self.shape.scales);
         let rows = self.normalize(hidden, &self.weights.norm);
-        let (matrix, bias) = match &self.weights.head {
-            Some(head) => (&head.matrix, head.bias.as_deref()),
-            None => (&self.weights.embedding, None),
-        };
-        let tiles = self.multiply(from_ref(matrix), &rows);
+        let bias = self.weights.head.as_ref().and_then(|head| head.bias.as_deref());
+        self.expect(self.weights.layers[0].mixing.first());
+        let tiles = self.multiply(self.head(), &rows);
         self.pool.vector(tiles.rows * vocab, vocab, 0.0, |i, row| {
             tiles.row(i, bias, row);
             if scales.logits != 1.0 {
@@ -433,6 +465,26 @@ impl Kernels {
                 row.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
             }
         })
+    }
+}
+
+impl Mixing<Packer> {
+    /// The matrices that are multiplied first.
+    fn first(&self) -> &[Packed] {
+        match self {
+            Self::Attention(attention) => &attention.projections,
+            Self::Convolution(convolution) => from_ref(&convolution.projection),
+        }
+    }
+}
+
+impl FeedForward<Packer> {
+    /// The matrices that are multiplied first, where that is known beforehand.
+    fn first(&self) -> &[Packed] {
+        match self {
+            Self::Dense { part, .. } => &part.gate_and_up,
+            Self::Experts { .. } => &[],
+        }
     }
 }
 

@@ -51,10 +51,10 @@ macro_rules! stores {
                 }
             }
 
-            #[cfg(test)]
-            fn bytes(&self) -> usize {
+            /// Where it lies, and how many bytes it takes.
+            fn place(&self) -> (*const u8, usize) {
                 match self {
-                    $(Self::$name(store) => size_of_val(&store[..]),)*
+                    $(Self::$name(store) => (store.as_ptr().cast(), size_of_val(&store[..])),)*
                 }
             }
         }
@@ -190,6 +190,13 @@ impl Packed {
 
     pub(crate) fn tile(&self, tile: usize) -> Blocks<'_> {
         self.store.tile(tile, self.tiles())
+    }
+
+    /// Where the tiles from `tile` on lie, and how many bytes they take.
+    pub(crate) fn place(&self, tile: usize) -> (*const u8, usize) {
+        let (start, len) = self.store.place();
+        let before = len / self.tiles() * tile;
+        (start.wrapping_add(before), len - before)
     }
 
     /// A row as floats: the embedding of a token.
@@ -413,9 +420,18 @@ mod tests {
         for kind in (0..64).filter_map(Kind::from_id).filter(|kind| !matches!(kind.name(), "Q2_K" | "Q3_K")) {
             let packed = packed_from(kind.name(), &weights, 32, 512);
             let file = weights.len() / kind.block_len() * kind.block_bytes();
-            assert_eq!(packed.store.bytes(), file, "{}", kind.name());
+            assert_eq!(packed.store.place().1, file, "{}", kind.name());
             let tensor = Tensor { shape: vec![32, 512], kind, bytes: &[] };
             assert_eq!(packed_bytes(&tensor), file as u64, "{}", kind.name());
+        }
+    }
+
+    #[test]
+    fn tiles_lie_where_is_said() {
+        let packed = packed_from("Q4_K", &noise(40 * 512, 21), 40, 512);
+        for tile in 0..3 {
+            let Blocks::Q4K(blocks) = packed.tile(tile) else { panic!("it was made of Q4_K") };
+            assert_eq!(packed.place(tile), (blocks.as_ptr().cast(), (3 - tile) * size_of_val(blocks)));
         }
     }
 

@@ -9,10 +9,12 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use super::kernel;
 
 pub(crate) struct Pool {
     shared: Arc<Shared>,
@@ -22,9 +24,8 @@ pub(crate) struct Pool {
 struct Shared {
     /// Of the region under way, or of the last.
     number: Line<AtomicU32>,
-    /// Of each thread, the caller first: number of the region in the upper half, chunks of its share that nobody has
-    /// taken in the lower.
-    shares: Box<[Line<AtomicU64>]>,
+    /// Of each thread, the caller first.
+    shares: Box<[Line<Share>]>,
     finished: Line<AtomicU32>,
     /// Of the region under way. Read only by who has taken a chunk of it.
     region: AtomicPtr<Region<'static>>,
@@ -37,6 +38,15 @@ struct Shared {
     closing: AtomicBool,
     bed: Mutex<()>,
     alarm: Condvar,
+}
+
+#[derive(Default)]
+struct Share {
+    /// Number of the region in the upper half, chunks that nobody has taken in the lower.
+    left: AtomicU64,
+    /// What the thread will read next, to be asked for while it waits: where, and how many bytes.
+    soon: AtomicPtr<u8>,
+    soon_len: AtomicUsize,
 }
 
 /// What the threads share of a region; lives on the caller's stack.
@@ -69,7 +79,7 @@ impl Pool {
         };
         let shared = Arc::new(Shared {
             number: Line(AtomicU32::new(0)),
-            shares: (0..threads).map(|_| Line(AtomicU64::new(0))).collect(),
+            shares: (0..threads).map(|_| Line(Share::default())).collect(),
             finished: Line(AtomicU32::new(0)),
             region: AtomicPtr::default(),
             niceness: niceness.min(19),
@@ -125,6 +135,16 @@ impl Pool {
 }
 
 impl Pool {
+    /// What the threads will read once the region that begins now has ended, as `part` tells of each: those that wait ask
+    /// for it, so that memory works too while the caller works alone.
+    pub(crate) fn expect(&self, part: impl Fn(usize) -> (*const u8, usize)) {
+        for (i, share) in self.shared.shares.iter().enumerate().skip(1) {
+            let (soon, len) = part(i);
+            share.0.soon_len.store(len, Relaxed);
+            share.0.soon.store(soon.cast_mut(), Relaxed);
+        }
+    }
+
     /// A vector of `count` items, made by as many threads: `work` gets each chunk of `len` items, all `empty`, and its
     /// number.
     pub(crate) fn vector<T: Copy + Send + Sync>(
@@ -169,7 +189,7 @@ impl Shared {
         let number = self.number.0.load(Relaxed).wrapping_add(1);
         for (i, share) in self.shares.iter().enumerate() {
             let chunks = region.first_of(i + 1, self.shares.len()) - region.first_of(i, self.shares.len());
-            share.0.store(u64::from(number) << 32 | u64::from(chunks), Release);
+            share.0.left.store(u64::from(number) << 32 | u64::from(chunks), Release);
         }
         self.number.0.store(number, Release);
 
@@ -188,13 +208,14 @@ impl Shared {
     /// none is left at all.
     fn some(&self, own: usize) -> bool {
         let threads = self.shares.len();
-        let mut found = (own..own + threads).map(|i| (i % threads, self.shares[i % threads].0.load(Acquire)));
+        let mut found =
+            (own..own + threads).map(|i| (i % threads, self.shares[i % threads].0.left.load(Acquire)));
         let Some((owner, seen)) = found.find(|(_, seen)| *seen as u32 > 0) else { return false };
         let left = seen as u32;
         // Fewer towards the end, so that all finish at about the same time.
         let taken = (left / if owner == own { 8 } else { 4 }).max(1);
         let share = &self.shares[owner].0;
-        if share.compare_exchange(seen, seen - u64::from(taken), AcqRel, Relaxed).is_err() {
+        if share.left.compare_exchange(seen, seen - u64::from(taken), AcqRel, Relaxed).is_err() {
             return true;
         }
         // SAFETY: some chunks of the region were left, so its caller was waiting and still waits for those taken now:
@@ -218,6 +239,7 @@ impl Shared {
             give_way(self.niceness);
         }
         let (mut wait, mut turn, mut finished) = (Wait::new(), Instant::now(), 0);
+        let mut asked = Asked::default();
         while !self.closing.load(Relaxed) {
             let number = self.number.0.load(Acquire);
             if number != finished {
@@ -231,7 +253,9 @@ impl Shared {
                 }
                 (wait, finished) = (Wait::new(), number);
             } else if self.passes.load(Relaxed) > 0 || wait.lasted() < LINGER {
-                wait.a_little();
+                if !asked.some(&self.shares[own].0) {
+                    wait.a_little();
+                }
             } else {
                 self.sleep();
                 wait = Wait::new();
@@ -303,6 +327,32 @@ impl<T> Items<T> {
     }
 }
 
+/// How much a waiting thread has asked for.
+struct Asked {
+    of: *const u8,
+    bytes: usize,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { of: std::ptr::null(), bytes: 0 }
+    }
+}
+
+impl Asked {
+    /// Asks for a little more of what is read soon; false where that is enough.
+    fn some(&mut self, share: &Share) -> bool {
+        let soon = share.soon.load(Relaxed).cast_const();
+        if soon != self.of {
+            *self = Self { of: soon, bytes: 0 };
+        }
+        let left = share.soon_len.load(Relaxed).min(MOST_ASKED).saturating_sub(self.bytes);
+        kernel::ask(soon.wrapping_add(self.bytes), left.min(ASKED));
+        self.bytes += ASKED;
+        left > 0
+    }
+}
+
 /// Waiting for another thread, which mostly is a matter of microseconds.
 struct Wait {
     rounds: u32,
@@ -350,6 +400,9 @@ const MOST_THREADS: usize = 1024;
 const SPINS: u32 = 1000;
 /// How long workers wait after a pass for the next, before they sleep.
 const LINGER: Duration = Duration::from_micros(100);
+/// Bytes that a waiting thread asks for at once, and at most: the latter fit the second cache of any processor.
+const ASKED: usize = 1 << 10;
+const MOST_ASKED: usize = 128 << 10;
 /// How long a worker works before it offers its processor to others.
 const TURN: Duration = Duration::from_millis(1);
 
@@ -394,6 +447,22 @@ mod tests {
         pool.shared.region(100, &|i| done.lock().unwrap().push(i));
         // In order, for what a chunk asks for ahead is what the next one needs.
         assert_eq!(done.into_inner().unwrap(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_waits_asks_for_its_own_part_and_for_no_more_than_a_cache_holds() {
+        let pool = Pool::new(3, 0).unwrap();
+        let bytes = vec![0u8; 2 * MOST_ASKED];
+        pool.expect(|i| (bytes[i..].as_ptr(), bytes.len() - i));
+        let share = &pool.shared.shares[2].0;
+        let mut asked = Asked::default();
+        while asked.some(share) {}
+        assert_eq!(asked.of, bytes[2..].as_ptr());
+        assert!((MOST_ASKED..MOST_ASKED + 2 * ASKED).contains(&asked.bytes));
+        // Something else, which is short.
+        pool.expect(|i| (bytes[i + 7..].as_ptr(), 10));
+        assert!(asked.some(share) && !asked.some(share));
+        assert_eq!(asked.of, bytes[9..].as_ptr());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Asking for weights, keys and values before they are needed: few rows wait for memory alone, and a processor that follows a stream by
 //! itself begins anew at each page.
 
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 
 /// Asks for part `part` of `parts` of as many bytes as `here` has, [`AHEAD`] further on. Parts, because a processor
 /// has room for some tens of cache lines under way, and waits where it is asked for more at once.
@@ -21,6 +21,15 @@ pub(super) fn fetch(numbers: &[u16]) {
     for line in numbers.chunks(LINE / size_of::<u16>()) {
         // SAFETY: a hint that reads nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+}
+
+/// Asks for `len` bytes from `start` on, to the second cache.
+#[inline(always)]
+pub(super) fn fetch_to_second(start: *const u8, len: usize) {
+    for at in (0..len).step_by(LINE) {
+        // SAFETY: a hint that reads nothing, whatever lies there.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(at).cast()) };
     }
 }
 

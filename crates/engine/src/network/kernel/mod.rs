@@ -59,6 +59,16 @@ pub(crate) trait Lanes {
     }
 }
 
+/// Asks for `len` bytes from `start` on, which a thread will read, to its second cache. Only a hint: nothing is read, and
+/// there need not be any memory. Without effect except on x86.
+#[inline]
+pub(crate) fn ask(start: *const u8, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    ahead::fetch_to_second(start, len);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (start, len);
+}
+
 impl Isa {
     /// The best this processor has, or what the environment variable `WATCHPOST_CPU` names.
     pub(crate) fn choose() -> Result<Self, LoadError> {
