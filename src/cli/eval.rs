@@ -22,6 +22,7 @@ use draw::Draw;
 use past::Past;
 
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("lessons").args(["learn", "across"]))]
 pub struct Args {
     /// JSON lines with `alert` and `label`.
     #[arg(long, value_name = "FILE")]
@@ -30,13 +31,13 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["learn", "across"])]
     prequential: bool,
     /// Learn from this file first.
-    #[arg(long, value_name = "FILE", conflicts_with = "across")]
+    #[arg(long, value_name = "FILE")]
     learn: Option<PathBuf>,
     /// Judge each group by what is learned on the others.
     #[arg(long, value_name = "GROUP")]
     across: Option<Across>,
     /// Learn from so many labels at most.
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", requires = "lessons")]
     labels: Option<usize>,
     /// Which these are.
     #[arg(long, value_name = "HOW", default_value = "evenly", requires = "labels")]

@@ -74,6 +74,9 @@ fn labels_of_which_the_judge_is_least_sure_teach_more_than_as_many_others() {
     assert!(unsure > evenly + 0.05, "{unsure} {evenly}");
     let alone = eval(LABELLED, &["--draw", "unsure"]);
     assert!(!alone.status.success() && String::from_utf8_lossy(&alone.stderr).contains("--labels"));
+    let of_nothing = eval(LABELLED, &["--labels", "75"]);
+    let error = String::from_utf8_lossy(&of_nothing.stderr);
+    assert!(!of_nothing.status.success() && error.contains("--learn <FILE>|--across <GROUP>"), "{error}");
 }
 
 #[test]

@@ -118,8 +118,11 @@ fn rows_of<Q: Pairs, S: Factors, const N: usize, const ROWS: usize>(
                 for pair in part * 4 / parts..(part + 1) * 4 / parts {
                     // SAFETY: the features are those of this function.
                     let [first, second] = unsafe { blocks.quants[b].pair(pair) };
-                    dots_of(&mut dots, first, &activations, 2 * pair, columns);
-                    dots_of(&mut dots, second, &activations, 2 * pair + 1, columns);
+                    // SAFETY: the rows lie one behind the other in one slice, of `columns` blocks each.
+                    unsafe {
+                        dots_of(&mut dots, first, &activations, 2 * pair, columns);
+                        dots_of(&mut dots, second, &activations, 2 * pair + 1, columns);
+                    }
                 }
                 // SAFETY: the features are those of this function.
                 let scales = unsafe { blocks.scales.scale_factors(b, part) };
@@ -256,10 +259,12 @@ fn products(rounds: usize) -> usize {
     rounds * dots.len() * 64
 }
 
-/// Adds to each row's `dots` what `weights` and word `at` of its block give. Each block is `columns` after the one before.
+/// Adds to each row's `dots` what `weights` and word `at` of its block give.
+///
+/// SAFETY: each of the `blocks` lies `columns` blocks behind the one before, in one slice.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn dots_of<const ROWS: usize>(
+unsafe fn dots_of<const ROWS: usize>(
     dots: &mut [__m512i; ROWS],
     weights: __m512i,
     blocks: &[&QuantizedBlock; ROWS],
@@ -268,7 +273,8 @@ fn dots_of<const ROWS: usize>(
 ) {
     let (fours, rest) = dots.as_chunks_mut::<4>();
     for (number, dots) in fours.iter_mut().enumerate() {
-        dot4(dots, weights, &blocks[4 * number].words[at], columns * size_of::<QuantizedBlock>());
+        // SAFETY: the same word of the next three blocks lies at these distances.
+        unsafe { dot4(dots, weights, &blocks[4 * number].words[at], columns * size_of::<QuantizedBlock>()) };
     }
     let first = ROWS - rest.len();
     for (m, dots) in rest.iter_mut().enumerate() {
@@ -277,10 +283,12 @@ fn dots_of<const ROWS: usize>(
 }
 
 /// As [`dot`], of `word` and the three that follow it at distances of `stride` bytes: so 12 rows need few registers.
+///
+/// SAFETY: these words may be read.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn dot4([a, b, c, d]: &mut [__m512i; 4], weights: __m512i, word: &i32, stride: usize) {
-    // SAFETY: the instructions read four bytes of `word` and of the same word in the blocks of the next three rows, and
+unsafe fn dot4([a, b, c, d]: &mut [__m512i; 4], weights: __m512i, word: &i32, stride: usize) {
+    // SAFETY: the instructions read four bytes of `word` and at three distances where the caller promises words, and
     // write the sums only.
     unsafe {
         asm!(

@@ -1,5 +1,8 @@
 //! Tiles on 64-bit Arm with dot product: 16 products of bytes an instruction, four rows of a tile a register.
 
+// Registers are counted by the same number in several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
