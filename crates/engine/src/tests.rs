@@ -120,8 +120,8 @@ fn a_deadline_stops_an_answer_within_a_token() {
     let past = Control::until(Instant::now());
     let error = model.generate(&request("scan"), &past).unwrap_err();
     assert!(matches!(error, GenerateError::Deadline { completion_tokens: 0 }), "{error}");
-    // The slowest machine does not write 3,000 characters in this time.
-    let long = json!({ "type": "string", "minLength": 3000, "maxLength": 3000 });
+    // No machine writes 20,000 characters, or 3,000 tokens, in this time.
+    let long = json!({ "type": "string", "minLength": 20_000, "maxLength": 20_000 });
     let long = Request { schema: long, max_tokens: 3000, ..request("scan") };
     model.generate(&request("scan"), &Control::unlimited()).unwrap();
     let limit = Duration::from_millis(1200);
@@ -136,7 +136,7 @@ fn a_cancelled_request_ends_and_the_next_one_works() {
     let mut model = model();
     let control = Control::unlimited();
     let cancel = control.cancel.clone();
-    let long = json!({ "type": "string", "minLength": 3000, "maxLength": 3000 });
+    let long = json!({ "type": "string", "minLength": 20_000, "maxLength": 20_000 });
     let long = Request { schema: long, max_tokens: 3000, ..request("scan") };
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -484,7 +484,7 @@ fn a_service_answers_many_threads_and_stops_when_it_is_dropped() {
     (0..ALERTS.len()).for_each(|_| drop(text(&answers.recv().unwrap()).to_owned()));
     assert_eq!(service.info().architecture, "llama");
     let sender_late = sender.clone();
-    let long = json!({ "type": "string", "minLength": 3000, "maxLength": 3000 });
+    let long = json!({ "type": "string", "minLength": 20_000, "maxLength": 20_000 });
     let long = Request { schema: long, max_tokens: 3000, ..request("scan") };
     service.submit(Task::Generate(long), 0, Control::unlimited(), move |answer| {
         sender_late.send(answer).unwrap();
