@@ -75,8 +75,8 @@ fn integers<Q: Pairs, S: Factors, const N: usize, const VNNI: bool>(
     out: &mut [[f32; TILE]],
 ) {
     let columns = tile.len() * N;
-    // Four and eight bits are read as fast as a panel.
-    if out.len() < PANEL_ROWS || matches!(Q::BITS, 4 | 8) {
+    // Four and eight bits are read as fast as a panel, where scales need no unpacking.
+    if out.len() < PANEL_ROWS || matches!(Q::BITS, 4 | 8) && N == 1 {
         some(tile, token, activations, columns, out, true);
     } else {
         panels(tile, |panel, first| some(panel, token, &activations[first..], columns, out, false));
