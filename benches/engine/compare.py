@@ -30,6 +30,9 @@ PROMPT, ANSWER, DEEP, BATCH, STEPS = 512, 128, 700, 8, 32
 def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
+    unknown = set(ONLY) - {"speed", "busy", "triage"}
+    if unknown:
+        sys.exit(f"WATCHPOST_BENCH_ONLY: no such part: {', '.join(sorted(unknown))}; there are speed, busy, triage")
     measure, models = sys.argv[1], sys.argv[2:]
     for model in models:
         print(f"\n{os.path.basename(model)}, {os.path.getsize(model) / 1e6:.0f} MB, {THREADS} threads, median of {ROUNDS}, load {load()}")

@@ -128,9 +128,7 @@ mod tests {
         };
         for (ours, candles) in against_first(ours).into_iter().zip(against_first(candles)) {
             println!("log-probability: {ours:.3}, candle's {candles:.3}");
-            // Candle's kernels for Arm round more than its others: 0.27 at the second candidate, where ours give the same as
-            // on x86.
-            assert!((ours - candles).abs() < if cfg!(target_arch = "aarch64") { 0.4 } else { 0.2 });
+            assert!((ours - candles).abs() < 0.2);
         }
         for (ours, candles) in
             [(&ours.last_hidden, &candles.last_hidden), (&ours.mean_hidden, &candles.mean_hidden)]

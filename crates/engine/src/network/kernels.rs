@@ -372,16 +372,9 @@ impl Kernels {
 
     /// Says which matrices are multiplied after those that come now, if that is known.
     fn expect(&self, matrices: &[Packed]) {
-        let tiles: usize = matrices.iter().map(Packed::tiles).sum();
-        self.pool.expect(|share| {
-            let mut first = tiles * share / self.pool.threads();
-            for matrix in matrices {
-                if first < matrix.tiles() {
-                    return matrix.place(first);
-                }
-                first -= matrix.tiles();
-            }
-            (std::ptr::null(), 0)
+        let count = matrices.iter().map(Packed::tiles).sum();
+        self.pool.expect(count, |number| {
+            find(matrices, number).map_or((std::ptr::null(), 0), |(matrix, tile)| matrix.place(tile))
         });
     }
 
@@ -389,15 +382,9 @@ impl Kernels {
     fn multiply(&self, matrices: &[Packed], activations: &[QuantizedBlock]) -> Tiles {
         let rows = activations.len() * BLOCK / matrices[0].columns;
         let count: usize = matrices.iter().map(Packed::tiles).sum();
-        let tiles = self.pool.vector(count * rows, rows, [0.0; TILE], |mut number, out| {
-            let mut matrices = matrices.iter();
-            let matrix = matrices.find(|matrix| {
-                let found = number < matrix.tiles();
-                number -= if found { 0 } else { matrix.tiles() };
-                found
-            });
-            let matrix = matrix.expect("there are as many chunks as tiles");
-            self.isa.multiply(matrix.tile(number), activations, out);
+        let tiles = self.pool.vector(count * rows, rows, [0.0; TILE], |number, out| {
+            let (matrix, tile) = find(matrices, number).expect("there are as many chunks as tiles");
+            self.isa.multiply(matrix.tile(tile), activations, out);
         });
         Tiles { tiles, rows }
     }
@@ -466,6 +453,17 @@ impl Kernels {
             }
         })
     }
+}
+
+/// Where tile `number` of matrices one above the other is; `None` past the last.
+fn find(matrices: &[Packed], mut number: usize) -> Option<(&Packed, usize)> {
+    for matrix in matrices {
+        if number < matrix.tiles() {
+            return Some((matrix, number));
+        }
+        number -= matrix.tiles();
+    }
+    None
 }
 
 impl Mixing<Packer> {

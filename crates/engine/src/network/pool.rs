@@ -57,11 +57,9 @@ struct Region<'a> {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl Region<'_> {
-    /// Where the share of thread `i` of `threads` begins.
-    fn first_of(&self, i: usize, threads: usize) -> u32 {
-        (u64::from(self.count) * i as u64 / threads as u64) as u32
-    }
+/// Where the share of thread `i` of `threads` begins.
+fn first_of(count: usize, i: usize, threads: usize) -> usize {
+    (count as u64 * i as u64 / threads as u64) as usize
 }
 
 /// Alone in its cache lines (processors fetch them in pairs).
@@ -135,11 +133,12 @@ impl Pool {
 }
 
 impl Pool {
-    /// What the threads will read once the region that begins now has ended, as `part` tells of each: those that wait ask
-    /// for it, so that memory works too while the caller works alone.
-    pub(crate) fn expect(&self, part: impl Fn(usize) -> (*const u8, usize)) {
-        for (i, share) in self.shared.shares.iter().enumerate().skip(1) {
-            let (soon, len) = part(i);
+    /// What comes after the region that begins now: one of `count` chunks. `place` tells where, from a chunk on, what is read
+    /// lies, and how many bytes; threads that wait ask for it, so that memory works too while the caller works alone.
+    pub(crate) fn expect(&self, count: usize, place: impl Fn(usize) -> (*const u8, usize)) {
+        let shares = &self.shared.shares;
+        for (i, share) in shares.iter().enumerate().skip(1) {
+            let (soon, len) = place(first_of(count, i, shares.len()));
             share.0.soon_len.store(len, Relaxed);
             share.0.soon.store(soon.cast_mut(), Relaxed);
         }
@@ -187,9 +186,9 @@ impl Shared {
         self.region.store((&raw const region).cast_mut().cast(), Relaxed);
         self.finished.0.store(0, Relaxed);
         let number = self.number.0.load(Relaxed).wrapping_add(1);
+        let first = |i| first_of(count as usize, i, self.shares.len());
         for (i, share) in self.shares.iter().enumerate() {
-            let chunks = region.first_of(i + 1, self.shares.len()) - region.first_of(i, self.shares.len());
-            share.0.left.store(u64::from(number) << 32 | u64::from(chunks), Release);
+            share.0.left.store(u64::from(number) << 32 | (first(i + 1) - first(i)) as u64, Release);
         }
         self.number.0.store(number, Release);
 
@@ -222,7 +221,7 @@ impl Shared {
         // until they are finished the pointer stays as it is, and what it points to lives.
         let region = unsafe { &*self.region.load(Relaxed) };
         if !region.panicked.load(Relaxed) {
-            let first = region.first_of(owner + 1, threads) - left;
+            let first = first_of(region.count as usize, owner + 1, threads) as u32 - left;
             let run = || (first..first + taken).for_each(region.work);
             if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
                 region.panicked.store(true, Relaxed);
@@ -454,13 +453,13 @@ mod tests {
     fn who_waits_asks_for_its_own_part_and_for_no_more_than_a_cache_holds() {
         let pool = Pool::new(3, 0).unwrap();
         let bytes = vec![0u8; 2 * MOST_ASKED];
-        pool.expect(|i| (bytes[i..].as_ptr(), bytes.len() - i));
+        pool.expect(30, |chunk| (bytes[chunk..].as_ptr(), bytes.len() - chunk));
         let share = &pool.shared.shares[2].0;
         let mut asked = Asked::default();
         while asked.some(share) {}
-        assert_eq!((asked.of, asked.bytes), (bytes[2..].as_ptr(), MOST_ASKED));
+        assert_eq!((asked.of, asked.bytes), (bytes[20..].as_ptr(), MOST_ASKED));
         // Something else, which is short.
-        pool.expect(|i| (bytes[i + 7..].as_ptr(), 10));
+        pool.expect(3, |chunk| (bytes[chunk + 7..].as_ptr(), 10));
         assert!(asked.some(share) && !asked.some(share));
         assert_eq!((asked.of, asked.bytes), (bytes[9..].as_ptr(), 10));
     }

@@ -1,5 +1,5 @@
-//! Asking for weights, keys and values before they are needed: few rows wait for memory alone, and a processor that follows a stream by
-//! itself begins anew at each page.
+//! Asking for weights, keys and values before they are needed: few rows wait for memory alone, and a processor that
+//! follows a stream by itself begins anew at each page.
 
 use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 
